@@ -1,0 +1,40 @@
+"""The one place that knows where data, bundles, the database and downloads live.
+
+Everything lies under one folder: ``LLARA_HOME`` if it is set (or ``--home``), else the platform's data folder.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+HOME_VARIABLE = "LLARA_HOME"
+
+
+def home() -> Path:
+    """The folder that holds everything llara-app keeps; it is created by whoever writes into it."""
+    configured = os.environ.get(HOME_VARIABLE)
+    return Path(configured).expanduser() if configured else Path(platformdirs.user_data_dir("llara-app"))
+
+
+def database() -> Path:
+    return home() / "llara.db"
+
+
+def downloads() -> Path:
+    return home() / "downloads"
+
+
+def encoders() -> Path:
+    return home() / "encoders"
+
+
+def bundles() -> Path:
+    return home() / "bundles"
+
+
+def templates() -> Path:
+    """The user's own prompt templates, ``*.toml``; they override the packaged ones of the same name."""
+    return home() / "templates"

@@ -1,0 +1,161 @@
+"""Histories, splits and candidate sets as arrays: what training and evaluation read."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_HISTORY = 10
+"""Items of history that an encoder or a prompt sees (paper, section 4.1)."""
+
+MIN_HISTORY = 3
+"""Evaluation rows with fewer items of history are dropped (the paper's length-3 filter)."""
+
+IntArray = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """All histories of a dataset in one array, each in time order, oldest first.
+
+    Attributes:
+        user_ids: the source id of each user, ``[num_users]``.
+        offsets: ``[num_users + 1]`` int64; user ``u`` owns ``items[offsets[u]:offsets[u + 1]]``.
+        items: ``[num_interactions]`` int32 item indexes.
+    """
+
+    user_ids: tuple[str, ...]
+    offsets: npt.NDArray[np.int64]
+    items: IntArray
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_ids)
+
+    def history(self, user: int) -> IntArray:
+        """The whole history of user number `user`."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split.
+
+    In ``valid`` and ``test`` a row asks for the item at ``targets[r]`` in the history of ``users[r]``, given all
+    that came before. In ``train`` a row says that every item up to and including ``targets[r]`` may be trained on.
+
+    Attributes:
+        protocol: ``paper`` or ``leave-one-out``.
+        name: ``train``, ``valid`` or ``test``.
+        users: ``[n]`` int32 numbers of users in :class:`Sequences`.
+        targets: ``[n]`` int32 positions within the user's history.
+    """
+
+    protocol: str
+    name: str
+    users: IntArray
+    targets: IntArray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def with_min_history(self, min_history: int = MIN_HISTORY) -> Split:
+        """The rows with at least `min_history` items before their target."""
+        keep = self.targets >= min_history
+        return Split(self.protocol, self.name, self.users[keep], self.targets[keep])
+
+    def expanded(self, min_history: int = MIN_HISTORY) -> Split:
+        """A train split with one row for each target that has at least `min_history` items before it."""
+        counts = np.maximum(self.targets - min_history + 1, 0)
+        users = np.repeat(self.users, counts)
+        ends = np.cumsum(counts)
+        within = np.arange(len(users)) - np.repeat(ends - counts, counts)
+        return Split(self.protocol, self.name, users, (within + min_history).astype(np.int32))
+
+
+def history_windows(
+    sequences: Sequences, split: Split, max_history: int = MAX_HISTORY
+) -> tuple[IntArray, IntArray, IntArray]:
+    """The history window of each row and its target.
+
+    Returns:
+        ``histories`` ``[n, max_history]`` item indexes, oldest first, filled on the right with ``-1``;
+        ``lengths`` ``[n]``, at least 0; ``targets`` ``[n]`` item indexes.
+    """
+    lengths = np.minimum(split.targets, max_history).astype(np.int32)
+    target_at = sequences.offsets[split.users] + split.targets
+    column = np.arange(max_history)
+    at = (target_at - lengths)[:, None] + column
+    inside = column < lengths[:, None]
+    histories = np.where(inside, sequences.items[np.where(inside, at, 0)], -1).astype(np.int32)
+    return histories, lengths, sequences.items[target_at]
+
+
+@dataclass(frozen=True)
+class CandidateSets:
+    """Frozen candidates for the rows of a split, redrawn `redraws` times.
+
+    Attributes:
+        candidates: ``[redraws, n, num_candidates]`` int32; the true item stands at a random place of each row.
+        positions: ``[redraws, n]`` int32 place of the true item.
+        seed: what they were drawn with.
+    """
+
+    candidates: IntArray
+    positions: IntArray
+    seed: int
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the candidates: equal hashes mean that two systems ranked the very same lists."""
+        digest = hashlib.sha256(str(self.candidates.shape).encode())
+        digest.update(np.ascontiguousarray(self.candidates, dtype="<i4").tobytes())
+        digest.update(np.ascontiguousarray(self.positions, dtype="<i4").tobytes())
+        return digest.hexdigest()
+
+
+def draw_candidates(
+    sequences: Sequences,
+    split: Split,
+    num_items: int,
+    *,
+    num_candidates: int = 20,
+    redraws: int = 20,
+    seed: int = 0,
+) -> CandidateSets:
+    """Draw `num_candidates` - 1 distinct negatives for each row, uniform over the items that the user never met.
+
+    Negatives exclude the user's whole history, the future included. Row `r` of redraw `k` depends on
+    ``(seed, k, r)`` alone.
+
+    Raises:
+        ValueError: if a user has met so many items that too few are left.
+    """
+    n = len(split)
+    candidates = np.empty((redraws, n, num_candidates), dtype=np.int32)
+    positions = np.empty((redraws, n), dtype=np.int32)
+    for row, (user, target) in enumerate(zip(split.users, split.targets, strict=True)):
+        history = sequences.history(int(user))
+        seen = np.unique(history)
+        available = num_items - len(seen)
+        if available < num_candidates - 1:
+            raise ValueError(
+                f"user {sequences.user_ids[user]} has met all but {available} of {num_items} items; "
+                f"{num_candidates - 1} negatives are needed"
+            )
+        # The k-th unseen item is k plus the number of seen items that precede it.
+        shifts = seen - np.arange(len(seen))
+        for redraw in range(redraws):
+            rng = np.random.default_rng((seed, redraw, row))
+            ranks = rng.choice(available, num_candidates - 1, replace=False, shuffle=True)
+            negatives = ranks + np.searchsorted(shifts, ranks, side="right")
+            position = int(rng.integers(num_candidates))
+            candidates[redraw, row] = np.insert(negatives, position, history[target])
+            positions[redraw, row] = position
+    return CandidateSets(candidates, positions, seed)

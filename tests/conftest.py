@@ -1,0 +1,34 @@
+"""Fixtures shared by all tests; nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def llara_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Every test has a home of its own: the user's is never touched."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("LLARA_HOME", str(home))
+    yield home
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets beside the checkout."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("the real data sets (../shared/data) are not on this machine")
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_golden() -> Path:
+    """The folder of reference outputs beside the checkout."""
+    if not (SHARED / "golden").is_dir():
+        pytest.skip("the reference outputs (../shared/golden) are not on this machine")
+    return SHARED / "golden"
