@@ -1,0 +1,125 @@
+"""An item is a token: ids below ``V`` are the LLM's words, id ``V + i`` is item ``i``."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+
+class Projector(nn.Module):
+    """The two-layer MLP from the encoder's item space to the LLM's input space (paper, equation 4: "SR2LLM").
+
+    Args:
+        item_size: width of an item embedding.
+        llm_size: width of the LLM's input embeddings.
+    """
+
+    def __init__(self, item_size: int, llm_size: int) -> None:
+        super().__init__()
+        self.item_size = item_size
+        self.llm_size = llm_size
+        self.input = nn.Linear(item_size, llm_size)
+        self.output = nn.Linear(llm_size, llm_size)
+
+    def forward(self, item_embeddings: Tensor) -> Tensor:
+        """``[..., item_size]`` to ``[..., llm_size]``."""
+        projected: Tensor = self.output(nn.functional.gelu(self.input(item_embeddings)))
+        return projected
+
+
+class ItemTable(Protocol):
+    """Anything that gives items their vectors in the LLM's input space."""
+
+    num_items: int
+
+    def __call__(self, indexes: Tensor) -> Tensor:
+        """Vectors ``[..., llm_size]`` of item indexes ``[...]``."""
+
+
+class ProjectedItems(nn.Module):
+    """Frozen item embeddings behind a trainable projector: what training uses.
+
+    The embeddings are standardised with one mean and one scale for each dimension, over the catalogue, so that the
+    projector starts well whatever the encoder's scale is; that is a fixed affine map, which the projector's first
+    layer could absorb.
+
+    Args:
+        item_embeddings: ``[num_items, item_size]``, the encoder's.
+        projector: maps them into the LLM's input space.
+    """
+
+    item_embeddings: Tensor
+
+    def __init__(self, item_embeddings: Tensor, projector: Projector) -> None:
+        super().__init__()
+        self.num_items = item_embeddings.shape[0]
+        embeddings = item_embeddings.detach().float()
+        spread = embeddings.std(dim=0, correction=0).clamp_min(1e-6)
+        self.register_buffer(
+            "item_embeddings", (embeddings - embeddings.mean(dim=0)) / spread, persistent=False
+        )
+        self.projector = projector
+
+    def forward(self, indexes: Tensor) -> Tensor:
+        projected: Tensor = self.projector(self.item_embeddings[indexes])
+        return projected
+
+    @torch.no_grad()
+    def table(self) -> Tensor:
+        """The projected vectors of the whole catalogue, ``[num_items, llm_size]``."""
+        projected: Tensor = self.projector(self.item_embeddings)
+        return projected
+
+    @torch.no_grad()
+    def match_scale(self, embedding: nn.Embedding) -> None:
+        """Scale the projector's last layer so that item vectors start as long as the LLM's word vectors.
+
+        An item vector many times longer or shorter than any word makes the first steps of training unstable or
+        its gradient vanish.
+        """
+        words = embedding.weight.float().pow(2).mean().sqrt()
+        items = self.table().pow(2).mean().sqrt().clamp_min(1e-12)
+        self.projector.output.weight.mul_(words / items)
+        self.projector.output.bias.mul_(words / items)
+
+
+class FixedItems(nn.Embedding):
+    """A finished item table ``[num_items, llm_size]``: what serving uses."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__(*table.shape, _weight=table.detach().clone())
+        self.requires_grad_(False)
+        self.num_items = table.shape[0]
+
+
+class ItemVocabulary(nn.Module):
+    """Input embeddings for the joint vocabulary of words and items.
+
+    Args:
+        words: the LLM's own input embedding table, ``[V, llm_size]``.
+        items: gives items their vectors.
+    """
+
+    def __init__(self, words: nn.Embedding, items: ProjectedItems | FixedItems) -> None:
+        super().__init__()
+        self.words = words
+        self.items = items
+        self.vocabulary_size = words.num_embeddings
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """``[...]`` ids to ``[..., llm_size]`` embeddings, in the word table's dtype.
+
+        Raises:
+            IndexError: an id is at or beyond ``V + num_items``.
+        """
+        is_item = input_ids >= self.vocabulary_size
+        embeddings = cast(Tensor, self.words(input_ids.masked_fill(is_item, 0)))
+        indexes = input_ids[is_item] - self.vocabulary_size
+        if indexes.numel() == 0:
+            return embeddings
+        if int(indexes.max()) >= self.items.num_items:
+            raise IndexError(f"item {int(indexes.max())} is not among the {self.items.num_items} known ones")
+        vectors = self.items(indexes).to(embeddings.dtype)
+        return embeddings.index_put((is_item,), vectors)

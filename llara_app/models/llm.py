@@ -1,0 +1,151 @@
+"""Loading a causal LLM and its tokenizer, from the hub or from a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from llara_app.errors import LlaraError, UsageError
+
+NANO = "nano"
+"""The small Llama that comes with the package."""
+
+SAMPLED_BYTES = 1 << 20
+"""Of each weight file this much is hashed at its beginning, middle and end; small files are hashed whole."""
+
+
+@dataclass(frozen=True)
+class LLM:
+    """A causal language model ready for use.
+
+    Attributes:
+        name: what the user asked for: ``nano``, a hub id or a folder.
+        revision: the hub commit, where there is one.
+        fingerprint: a hash of the configuration and the weight files; empty for hub models, whose revision says it.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    revision: str = ""
+    fingerprint: str = ""
+
+
+def nano_folder() -> Path:
+    """The folder of the packaged nano LLM."""
+    return Path(str(resources.files("llara_app.models") / "nano"))
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device called `name`, or the best one there is: cuda, mps, cpu.
+
+    Raises:
+        UsageError: this machine has no such device.
+    """
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    if name is None or name == "auto":
+        return torch.device(available[0])
+    if name.split(":")[0] not in available:
+        raise UsageError(
+            f"No device {name!r} here", f"available: {', '.join(available)}", "Leave --device out."
+        )
+    return torch.device(name)
+
+
+def preferred_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware computes in it, float32 elsewhere."""
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def load_llm(
+    name: str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+) -> LLM:
+    """Load a causal LLM.
+
+    Args:
+        name: ``nano``, a Hugging Face hub id, or a folder that holds a model.
+        device: where its weights go.
+        dtype: of its weights; by default :func:`preferred_dtype`.
+        revision: a hub commit or tag.
+
+    Raises:
+        LlaraError: it cannot be loaded; the message says why.
+    """
+    device = torch.device(device)
+    source = str(nano_folder()) if name == NANO else name
+    folder = Path(source)
+    is_folder = folder.is_dir()
+    if name == NANO and not is_folder:
+        raise LlaraError("The nano LLM is missing from this installation", source, "Reinstall llara-app.")
+    if not is_folder and (folder.is_absolute() or source.startswith((".", "~"))):
+        raise UsageError(
+            f"No LLM folder {name!r}", "", "Give a folder that holds config.json, a hub id, or nano."
+        )
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, revision=revision, dtype=dtype or preferred_dtype(device)
+            )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LlaraError(
+            f"The LLM {name!r} cannot be loaded",
+            first_line,
+            "Give a folder with config.json, weights and tokenizer.json, a hub id (network needed), or nano.",
+        ) from error
+    model.to(device)  # type: ignore[arg-type]  # transformers wraps `to` in a decorator that mypy cannot see through
+    model.eval()
+    return LLM(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        revision=getattr(model.config, "_commit_hash", None) or "",
+        fingerprint=fingerprint(folder) if is_folder else "",
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over the configuration and the weight files of a model folder (large files are sampled)."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as stream:
+            if size <= 16 * SAMPLED_BYTES:
+                digest.update(stream.read())
+                continue
+            for start in (0, size // 2, size - SAMPLED_BYTES):
+                stream.seek(start)
+                digest.update(stream.read(SAMPLED_BYTES))
+    return digest.hexdigest()
+
+
+class _quiet:
+    """Silences transformers' own loading bars and warnings: progress is ours to show."""
+
+    def __enter__(self) -> None:
+        self.verbosity = transformers_logging.get_verbosity()
+        if not os.environ.get("TRANSFORMERS_VERBOSITY"):
+            transformers_logging.set_verbosity_error()
+            transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        transformers_logging.set_verbosity(self.verbosity)
+        transformers_logging.enable_progress_bar()

@@ -1,0 +1,176 @@
+"""The hybrid prompt: an instruction in which items stand as title, behaviour token, or both.
+
+Paper, section 3.2: text-only prompts name items by title, hybrid prompts append to each title the item's behaviour
+token. A :class:`HybridPrompt` knows only *that* an item stands somewhere; the :class:`PromptMode` decides, when it
+is rendered, how the item is shown.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from llara_app.catalogue import Item
+from llara_app.prompts.templates import PromptTemplate
+
+MAX_TITLE_CHARACTERS = 160
+"""Longer titles are cut in prompts: one hostile title must not push the rest out of the context."""
+
+NO_HISTORY = "(nothing yet)"
+
+
+class PromptMode(StrEnum):
+    """How items are shown to the LLM."""
+
+    TEXT = "text"
+    BEHAVIOUR = "behaviour"
+    INDEX = "index"
+    HYBRID = "hybrid"
+
+
+class Role(StrEnum):
+    HISTORY = "history"
+    CANDIDATE = "candidate"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A stretch of the template's own words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemMention:
+    """A place where an item stands."""
+
+    item: Item
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """Rendered text; `mention` is set where it is an item's title or index."""
+
+    text: str
+    mention: ItemMention | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BehaviourToken:
+    """A rendered behaviour token."""
+
+    mention: ItemMention
+
+
+Piece = TextPiece | BehaviourToken
+
+
+@dataclass(frozen=True)
+class HybridPrompt:
+    """An instruction with items in it, independent of how the items are shown.
+
+    Attributes:
+        segments: the template's text and the items, in reading order.
+        history: what the user consumed, oldest first.
+        candidates: what the LLM chooses from, in the order shown.
+        template: what it was built from.
+    """
+
+    segments: tuple[Text | ItemMention, ...]
+    history: tuple[Item, ...]
+    candidates: tuple[Item, ...]
+    template: PromptTemplate
+
+    def pieces(self, mode: PromptMode, num_behaviour: int | None = None) -> Iterator[Piece]:
+        """The prompt as text and behaviour tokens.
+
+        Args:
+            mode: how items are shown.
+            num_behaviour: items with an index from here on have no behaviour yet (cold start) and are shown by
+                title alone, in every mode but ``index``.
+        """
+        for segment in self.segments:
+            if isinstance(segment, Text):
+                yield TextPiece(segment.text)
+                continue
+            item = segment.item
+            has_behaviour = num_behaviour is None or item.index < num_behaviour
+            shows_token = mode in (PromptMode.BEHAVIOUR, PromptMode.HYBRID) and has_behaviour
+            if mode is not PromptMode.BEHAVIOUR or not has_behaviour:
+                yield TextPiece(answer_text(item, mode), segment)
+            if shows_token:
+                yield BehaviourToken(segment)
+
+    def text(self, mode: PromptMode = PromptMode.HYBRID, num_behaviour: int | None = None) -> str:
+        """The prompt as one string with behaviour tokens as ``<|item_i|>``: what a baked model is served."""
+        return "".join(
+            piece.text if isinstance(piece, TextPiece) else item_token(piece.mention.item.index)
+            for piece in self.pieces(mode, num_behaviour)
+        )
+
+    def without_oldest(self, count: int) -> HybridPrompt:
+        """The same prompt with the `count` oldest items of the history left out."""
+        return build_prompt(self.template, self.history[count:], self.candidates)
+
+
+def item_token(index: int) -> str:
+    """The name of item `index`'s behaviour token in text."""
+    return f"<|item_{index}|>"
+
+
+def answer_text(item: Item, mode: PromptMode) -> str:
+    """What the LLM answers to name `item`: its title, or its number in ``index`` mode."""
+    return str(item.index) if mode is PromptMode.INDEX else prompt_title(item.title)
+
+
+_INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+
+
+def prompt_title(title: str, limit: int = MAX_TITLE_CHARACTERS) -> str:
+    """A title made inert for prompts and terminals: one line, no control or direction marks, at most `limit` long.
+
+    Look-alikes of special tokens stay as they are: :class:`~llara_app.prompts.tokenization.PromptTokenizer` never
+    lets text become a special token.
+    """
+    composed = _INVISIBLE.sub("", unicodedata.normalize("NFC", title))
+    visible = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in composed)
+    one_line = " ".join(visible.split()) or "Untitled"
+    return one_line if len(one_line) <= limit else one_line[: limit - 1].rstrip() + "…"
+
+
+def build_prompt(
+    template: PromptTemplate, history: Sequence[Item], candidates: Sequence[Item] = ()
+) -> HybridPrompt:
+    """Fill a template with a history (oldest first) and candidates (in the order to be shown)."""
+    segments: list[Text | ItemMention] = []
+    text: list[str] = []
+
+    def flush() -> None:
+        if joined := "".join(text):
+            segments.append(Text(joined))
+        text.clear()
+
+    def mention(items: Sequence[Item], role: Role) -> None:
+        for number, item in enumerate(items):
+            if number:
+                text.append(template.separator)
+            flush()
+            segments.append(ItemMention(item, role))
+
+    for literal, field in template.parts:
+        text.append(literal)
+        if field == "history":
+            if history:
+                mention(history, Role.HISTORY)
+            else:
+                text.append(NO_HISTORY)
+        elif field == "candidates":
+            mention(candidates, Role.CANDIDATE)
+        elif field == "num_candidates":
+            text.append(str(len(candidates)))
+    flush()
+    return HybridPrompt(tuple(segments), tuple(history), tuple(candidates), template)

@@ -1,0 +1,113 @@
+"""Prompt templates, one TOML file each: packaged ones by domain, and the user's own.
+
+A template file holds::
+
+    description = "Movies: one title a line"
+    separator = "\\n"
+    prompt = '''
+    ... {history} ... {num_candidates} ... {candidates} ...
+    '''
+"""
+
+from __future__ import annotations
+
+import string
+import tomllib
+from functools import cached_property
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from llara_app import locations
+from llara_app.errors import NotFoundError, UsageError
+
+FIELDS = ("history", "candidates", "num_candidates")
+FALLBACK = "item"
+"""The template for a domain that has none of its own."""
+
+
+class PromptTemplate(BaseModel):
+    """The words around the items.
+
+    Attributes:
+        name: the file's name without its ending, and the domain it is for.
+        separator: what stands between two items.
+        prompt: the whole prompt; ``{history}`` and ``{candidates}`` are filled with items, ``{num_candidates}`` with
+            their number. The LLM's answer follows it directly.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str = ""
+    separator: str = "\n"
+    prompt: str
+
+    @field_validator("prompt")
+    @classmethod
+    def _check_fields(cls, prompt: str) -> str:
+        fields = [field for _, field, _, _ in string.Formatter().parse(prompt) if field is not None]
+        if unknown := sorted(set(fields) - set(FIELDS)):
+            raise ValueError(f"unknown field {{{unknown[0]}}}; known: {', '.join(FIELDS)}")
+        for required in ("history", "candidates"):
+            if fields.count(required) != 1:
+                raise ValueError(f"{{{required}}} must stand in the prompt exactly once")
+        return prompt
+
+    @cached_property
+    def parts(self) -> tuple[tuple[str, str | None], ...]:
+        """``(literal text, field that follows it)`` in reading order."""
+        return tuple((literal, field) for literal, field, _, _ in string.Formatter().parse(self.prompt))
+
+
+def _packaged() -> Traversable:
+    return resources.files("llara_app.prompts") / "templates"
+
+
+def list_templates() -> list[PromptTemplate]:
+    """All templates, the user's own in place of packaged ones of the same name."""
+    files: dict[str, Traversable | Path] = {
+        Path(file.name).stem: file for file in _packaged().iterdir() if file.name.endswith(".toml")
+    }
+    own = locations.templates()
+    if own.is_dir():
+        files.update({file.stem: file for file in sorted(own.glob("*.toml"))})
+    return [_load(name, file) for name, file in sorted(files.items())]
+
+
+def find_template(name: str, *, fallback: bool = False) -> PromptTemplate:
+    """The template called `name`.
+
+    Args:
+        name: a template's name, or the path of a TOML file.
+        fallback: give the ``item`` template where there is none of that name.
+
+    Raises:
+        NotFoundError: there is no such template.
+        UsageError: the template's file is not a template.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise NotFoundError(f"No template file {name!r}", "", "Give a template's name or a TOML file.")
+        return _load(path.stem, path)
+    templates = {template.name: template for template in list_templates()}
+    if name in templates:
+        return templates[name]
+    if fallback:
+        return templates[FALLBACK]
+    raise NotFoundError.of("prompt template", name, templates)
+
+
+def _load(name: str, file: Traversable | Path) -> PromptTemplate:
+    hint = "See the packaged templates for the form: description, separator, prompt."
+    try:
+        return PromptTemplate(name=name, **tomllib.loads(file.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise UsageError("This prompt template is not valid TOML", f"{file}: {error}", hint) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError("This prompt template is wrong", f"{file}: {where}: {first['msg']}", hint) from error
