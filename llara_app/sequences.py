@@ -137,25 +137,61 @@ def draw_candidates(
     Raises:
         ValueError: if a user has met so many items that too few are left.
     """
-    n = len(split)
+    n, num_negatives = len(split), num_candidates - 1
     candidates = np.empty((redraws, n, num_candidates), dtype=np.int32)
     positions = np.empty((redraws, n), dtype=np.int32)
-    for row, (user, target) in enumerate(zip(split.users, split.targets, strict=True)):
-        history = sequences.history(int(user))
-        seen = np.unique(history)
-        available = num_items - len(seen)
-        if available < num_candidates - 1:
+    available = np.empty(n, dtype=np.int64)
+    shifts = []
+    for row, user in enumerate(split.users):
+        seen = np.unique(sequences.history(int(user)))
+        available[row] = num_items - len(seen)
+        if available[row] < num_negatives:
             raise ValueError(
-                f"user {sequences.user_ids[user]} has met all but {available} of {num_items} items; "
-                f"{num_candidates - 1} negatives are needed"
+                f"user {sequences.user_ids[user]} has met all but {available[row]} of {num_items} items; "
+                f"{num_negatives} negatives are needed"
             )
         # The k-th unseen item is k plus the number of seen items that precede it.
-        shifts = seen - np.arange(len(seen))
-        for redraw in range(redraws):
-            rng = np.random.default_rng((seed, redraw, row))
-            ranks = rng.choice(available, num_candidates - 1, replace=False, shuffle=True)
-            negatives = ranks + np.searchsorted(shifts, ranks, side="right")
-            position = int(rng.integers(num_candidates))
-            candidates[redraw, row] = np.insert(negatives, position, history[target])
-            positions[redraw, row] = position
+        shifts.append(seen - np.arange(len(seen)))
+    targets = sequences.items[sequences.offsets[split.users] + split.targets]
+    for redraw in range(redraws):
+        uniform = _uniform(seed, redraw, n, 2 * num_negatives + 1)
+        ranks = _sample_distinct(uniform[:, :num_negatives], available)
+        order = np.argsort(uniform[:, num_negatives:-1], axis=1)
+        ranks = np.take_along_axis(ranks, order, axis=1)
+        position = (uniform[:, -1] * num_candidates).astype(np.int32)
+        negatives = np.stack([r + np.searchsorted(s, r, side="right") for r, s in zip(ranks, shifts, strict=True)])
+        place = np.ones((n, num_candidates), dtype=bool)
+        place[np.arange(n), position] = False
+        candidates[redraw][place] = negatives.ravel()
+        candidates[redraw][~place] = targets
+        positions[redraw] = position
     return CandidateSets(candidates, positions, seed)
+
+
+def _uniform(seed: int, redraw: int, rows: int, columns: int) -> npt.NDArray[np.float64]:
+    """``[rows, columns]`` numbers in [0, 1), each a hash of ``(seed, redraw, row, column)`` (SplitMix64)."""
+    key = np.random.SeedSequence((seed % 2**64, redraw)).generate_state(1, np.uint64)
+    counter = np.arange(rows, dtype=np.uint64)[:, None] << np.uint64(32)
+    # The row is mixed before the column is added: counters of different rows do not run in parallel.
+    mixed = _mix(_mix(counter + key) + np.arange(columns, dtype=np.uint64))
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The output function of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _sample_distinct(uniform: npt.NDArray[np.float64], available: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Floyd's algorithm on all rows at once: each row a uniform subset of ``range(available[row])``, unordered."""
+    rows, size = uniform.shape
+    chosen = np.full((rows, size), -1, dtype=np.int64)
+    for step in range(size):
+        last = available - size + step
+        drawn = (uniform[:, step] * (last + 1)).astype(np.int64)
+        taken = (chosen[:, :step] == drawn[:, None]).any(axis=1)
+        chosen[:, step] = np.where(taken, last, drawn)
+    return chosen

@@ -1,0 +1,186 @@
+"""Writing one dataset into the store, in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from sqlite_utils import Database
+
+from llara_app.catalogue import catalogue_hash
+from llara_app.datasets.source import SourceData
+from llara_app.datasets.splits import make_splits
+from llara_app.errors import DataError
+from llara_app.sequences import IntArray, Split
+from llara_app.store.titles import distinct_titles
+
+Progress = Callable[[int, int], None]
+"""Called with the interactions written so far and their total."""
+
+CHUNK = 100_000
+_NO_TIME = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True)
+class EncodedSource:
+    """A source as the store keeps it: ids turned into numbers, titles told apart.
+
+    Attributes:
+        items: item id, title and metadata (JSON) of each item, in token order.
+        user_ids: in the order of their first interaction.
+        lengths: ``[num_users]`` history lengths.
+        item_numbers: ``[num_interactions]`` item indexes, user by user.
+        times: ``[num_interactions]`` Unix seconds; the smallest int64 where unknown.
+    """
+
+    domain: str
+    items: list[tuple[str, str, str]]
+    user_ids: list[str]
+    lengths: npt.NDArray[np.int64]
+    item_numbers: IntArray
+    times: npt.NDArray[np.int64]
+    splits: list[Split]
+    notes: tuple[str, ...]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the catalogue's hash and all interactions."""
+        digest = hashlib.sha256(catalogue_hash([(item_id, title) for item_id, title, _ in self.items]).encode())
+        digest.update(json.dumps(self.user_ids, ensure_ascii=False).encode())
+        digest.update(self.lengths.astype("<i8").tobytes())
+        digest.update(self.item_numbers.astype("<i4").tobytes())
+        digest.update(self.times.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def encode(source: SourceData) -> EncodedSource:
+    """Check a source and turn its ids into numbers.
+
+    Raises:
+        DataError: no items or interactions, an item id twice, an interaction with an unknown item, or a user whose
+            interactions do not stand together.
+    """
+    items, interactions = source.items, source.interactions
+    if items.is_empty() or interactions.is_empty():
+        raise DataError("Nothing to import", f"{items.height} items and {interactions.height} interactions were read")
+    if items["item_id"].n_unique() != items.height:
+        twice = items["item_id"].filter(items["item_id"].is_duplicated())[0]
+        raise DataError("An item id stands twice in the catalogue", repr(twice))
+    numbers = _item_numbers(items, interactions)
+    runs = interactions["user_id"].rle().struct.unnest()
+    user_ids: list[str] = runs["value"].to_list()
+    if len(set(user_ids)) != len(user_ids):
+        raise DataError("Interactions are not grouped by user", "a user's interactions stand in several places")
+    lengths = runs["len"].to_numpy().astype(np.int64)
+    item_ids: list[str] = items["item_id"].to_list()
+    metadata: list[str] = items["metadata"].to_list()
+    titles = distinct_titles(item_ids, items["title"].to_list(), [json.loads(text) for text in metadata])
+    return EncodedSource(
+        domain=source.domain,
+        items=list(zip(item_ids, titles, metadata, strict=True)),
+        user_ids=user_ids,
+        lengths=lengths,
+        item_numbers=numbers,
+        times=interactions["time"].cast(pl.Int64).fill_null(_NO_TIME).to_numpy(),
+        splits=make_splits(user_ids, lengths, source.assigned),
+        notes=source.notes,
+    )
+
+
+def write(db: Database, name: str, source: EncodedSource, progress: Progress | None = None) -> None:
+    """Insert an encoded source as a new dataset; the caller holds the transaction."""
+    first_item = _next_id(db, "items")
+    first_user = _next_id(db, "users")
+    dataset = db.execute(
+        "INSERT INTO datasets (name, domain, hash, num_users, num_items, num_interactions, first_item, first_user,"
+        " imported_at, notes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            name,
+            source.domain,
+            source.hash,
+            len(source.user_ids),
+            len(source.items),
+            len(source.item_numbers),
+            first_item,
+            first_user,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            json.dumps(source.notes, ensure_ascii=False),
+        ),
+    ).lastrowid
+    db.conn.executemany(
+        "INSERT INTO items (id, dataset, number, item_id, title, metadata) VALUES (?, ?, ?, ?, ?, ?)",
+        ((first_item + number, dataset, number, *item) for number, item in enumerate(source.items)),
+    )
+    db.conn.executemany(
+        "INSERT INTO users (id, dataset, user_id, history_length, custom) VALUES (?, ?, ?, ?, 0)",
+        (
+            (first_user + number, dataset, user_id, length)
+            for number, (user_id, length) in enumerate(zip(source.user_ids, source.lengths.tolist(), strict=True))
+        ),
+    )
+    _write_interactions(db, source, first_user, first_item, progress)
+    db.conn.executemany(
+        "INSERT INTO splits (dataset, protocol, name, users, targets) VALUES (?, ?, ?, ?, ?)",
+        (
+            (dataset, split.protocol, split.name, to_blob(split.users), to_blob(split.targets))
+            for split in source.splits
+        ),
+    )
+
+
+def to_blob(array: IntArray) -> bytes:
+    """An int32 array as the bytes that the store keeps."""
+    return np.ascontiguousarray(array, dtype="<i4").tobytes()
+
+
+def from_blob(blob: bytes) -> IntArray:
+    return np.frombuffer(blob, dtype="<i4").astype(np.int32)
+
+
+def _write_interactions(
+    db: Database, source: EncodedSource, first_user: int, first_item: int, progress: Progress | None
+) -> None:
+    total = len(source.item_numbers)
+    users = np.repeat(np.arange(len(source.lengths)), source.lengths)
+    starts = np.cumsum(source.lengths) - source.lengths
+    positions = np.arange(total) - starts[users]
+    for start in range(0, total, CHUNK):
+        part = slice(start, start + CHUNK)
+        times: Sequence[int | None] = source.times[part].tolist()
+        if _NO_TIME in source.times[part]:
+            times = [None if time == _NO_TIME else time for time in times]
+        db.conn.executemany(
+            "INSERT INTO interactions (user, position, item, time) VALUES (?, ?, ?, ?)",
+            zip(
+                (users[part] + first_user).tolist(),
+                positions[part].tolist(),
+                (source.item_numbers[part] + first_item).tolist(),
+                times,
+                strict=True,
+            ),
+        )
+        if progress is not None:
+            progress(min(start + CHUNK, total), total)
+
+
+def _item_numbers(items: pl.DataFrame, interactions: pl.DataFrame) -> IntArray:
+    numbered = items.select("item_id").with_row_index("number")
+    numbers = interactions.select("item_id").join(numbered, on="item_id", how="left", maintain_order="left")
+    if numbers["number"].null_count():
+        unknown = numbers.filter(pl.col("number").is_null())["item_id"].unique(maintain_order=True)
+        raise DataError(
+            "Interactions name items that the catalogue does not have",
+            f"{len(unknown)} unknown item ids, such as {', '.join(map(repr, unknown[:3]))}",
+            "Check that both files belong together and use the same ids.",
+        )
+    return numbers["number"].to_numpy().astype(np.int32)
+
+
+def _next_id(db: Database, table: str) -> int:
+    return int(db.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()[0])
