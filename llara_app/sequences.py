@@ -170,10 +170,11 @@ def draw_candidates(
 
 def _uniform(seed: int, redraw: int, rows: int, columns: int) -> npt.NDArray[np.float64]:
     """``[rows, columns]`` numbers in [0, 1), each a hash of ``(seed, redraw, row, column)`` (SplitMix64)."""
-    key = np.random.SeedSequence((seed % 2**64, redraw)).generate_state(1, np.uint64)
-    counter = np.arange(rows, dtype=np.uint64)[:, None] << np.uint64(32)
+    key = np.uint64(np.random.SeedSequence((seed % 2**64, redraw)).generate_state(1, np.uint64)[0])
+    counter: npt.NDArray[np.uint64] = np.arange(rows, dtype=np.uint64)[:, None] << np.uint64(32)
     # The row is mixed before the column is added: counters of different rows do not run in parallel.
-    mixed = _mix(_mix(counter + key) + np.arange(columns, dtype=np.uint64))
+    column: npt.NDArray[np.uint64] = np.arange(columns, dtype=np.uint64)
+    mixed = _mix(_mix(counter + key) + column)
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -38,7 +38,9 @@ class _Dataset(NamedTuple):
 
     @classmethod
     def of(cls, row: tuple[Any, ...]) -> _Dataset:
-        return cls(*row[:3], DatasetInfo(*row[3:-1], notes=tuple(json.loads(row[-1]))))
+        row_id, first_item, first_user, *fields = row
+        fields[-1] = tuple(json.loads(fields[-1]))
+        return cls(row_id, first_item, first_user, DatasetInfo(*fields))
 
 
 class Store:
