@@ -57,9 +57,7 @@ class ProjectedItems(nn.Module):
         self.num_items = item_embeddings.shape[0]
         embeddings = item_embeddings.detach().float()
         spread = embeddings.std(dim=0, correction=0).clamp_min(1e-6)
-        self.register_buffer(
-            "item_embeddings", (embeddings - embeddings.mean(dim=0)) / spread, persistent=False
-        )
+        self.register_buffer("item_embeddings", (embeddings - embeddings.mean(dim=0)) / spread, persistent=False)
         self.projector = projector
 
     def forward(self, indexes: Tensor) -> Tensor:
@@ -89,7 +87,7 @@ class FixedItems(nn.Embedding):
     """A finished item table ``[num_items, llm_size]``: what serving uses."""
 
     def __init__(self, table: Tensor) -> None:
-        super().__init__(*table.shape, _weight=table.detach().clone())
+        super().__init__(table.shape[0], table.shape[1], _weight=table.detach().clone())
         self.requires_grad_(False)
         self.num_items = table.shape[0]
 

@@ -41,9 +41,17 @@ class LlaraModel(nn.Module):
     @property
     def context_length(self) -> int | None:
         """Positions the LLM can take, where its configuration says so."""
+        return self._configured("max_position_embeddings")
+
+    @property
+    def sliding_window(self) -> int | None:
+        """How far back attention reaches, where that is less than everything."""
+        return self._configured("sliding_window")
+
+    def _configured(self, key: str) -> int | None:
         config: Any = cast(PreTrainedModel, self.llm).config
-        length = getattr(config.get_text_config(), "max_position_embeddings", None)
-        return int(length) if length else None
+        value = getattr(config.get_text_config(), key, None)
+        return int(value) if value else None
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, logits_to_keep: int = 0
@@ -70,9 +78,7 @@ class LlaraModel(nn.Module):
         return logits
 
     @torch.inference_mode()
-    def generate(
-        self, input_ids: Tensor, attention_mask: Tensor, *, eos_id: int, max_new_tokens: int
-    ) -> Tensor:
+    def generate(self, input_ids: Tensor, attention_mask: Tensor, *, eos_id: int, max_new_tokens: int) -> Tensor:
         """Greedy continuation of left-padded prompts, ``[B, at most max_new_tokens]`` new ids, then ``eos_id``."""
         config = GenerationConfig(
             do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos_id, pad_token_id=eos_id

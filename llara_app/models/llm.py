@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -57,9 +59,7 @@ def choose_device(name: str | None = None) -> torch.device:
     if name is None or name == "auto":
         return torch.device(available[0])
     if name.split(":")[0] not in available:
-        raise UsageError(
-            f"No device {name!r} here", f"available: {', '.join(available)}", "Leave --device out."
-        )
+        raise UsageError(f"No device {name!r} here", f"available: {', '.join(available)}", "Leave --device out.")
     return torch.device(name)
 
 
@@ -94,11 +94,9 @@ def load_llm(
     if name == NANO and not is_folder:
         raise LlaraError("The nano LLM is missing from this installation", source, "Reinstall llara-app.")
     if not is_folder and (folder.is_absolute() or source.startswith((".", "~"))):
-        raise UsageError(
-            f"No LLM folder {name!r}", "", "Give a folder that holds config.json, a hub id, or nano."
-        )
+        raise UsageError(f"No LLM folder {name!r}", "", "Give a folder that holds config.json, a hub id, or nano.")
     try:
-        with _quiet():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
             model = AutoModelForCausalLM.from_pretrained(
                 source, revision=revision, dtype=dtype or preferred_dtype(device)
@@ -137,15 +135,15 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-class _quiet:
-    """Silences transformers' own loading bars and warnings: progress is ours to show."""
-
-    def __enter__(self) -> None:
-        self.verbosity = transformers_logging.get_verbosity()
-        if not os.environ.get("TRANSFORMERS_VERBOSITY"):
-            transformers_logging.set_verbosity_error()
-            transformers_logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        transformers_logging.set_verbosity(self.verbosity)
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' own loading bars and warnings: progress is ours to show."""
+    verbosity = transformers_logging.get_verbosity()
+    if not os.environ.get("TRANSFORMERS_VERBOSITY"):
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()

@@ -142,9 +142,7 @@ def prompt_title(title: str, limit: int = MAX_TITLE_CHARACTERS) -> str:
     return one_line if len(one_line) <= limit else one_line[: limit - 1].rstrip() + "…"
 
 
-def build_prompt(
-    template: PromptTemplate, history: Sequence[Item], candidates: Sequence[Item] = ()
-) -> HybridPrompt:
+def build_prompt(template: PromptTemplate, history: Sequence[Item], candidates: Sequence[Item] = ()) -> HybridPrompt:
     """Fill a template with a history (oldest first) and candidates (in the order to be shown)."""
     segments: list[Text | ItemMention] = []
     text: list[str] = []

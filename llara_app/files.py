@@ -1,0 +1,48 @@
+"""Writing files and folders whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `folder` when the block ends well, and vanishes when it does not.
+
+    A folder that stands there already is replaced then, and only then.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        whole = Path(scratch) / "whole"
+        whole.mkdir()
+        yield whole
+        if folder.exists():
+            # A folder cannot be renamed over a full one: the old one goes away with the scratch folder.
+            folder.rename(Path(scratch) / "replaced")
+        whole.rename(folder)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place first and rename it when whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as stream:
+        scratch = Path(stream.name)
+        try:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+            scratch.replace(path)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

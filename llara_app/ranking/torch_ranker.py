@@ -1,0 +1,231 @@
+"""Ranking with PyTorch: one packed forward pass for a prompt and all its candidates.
+
+The sequence ``prompt | candidate 1 | candidate 2 | ...`` goes through the LLM once. A candidate's tokens see the
+prompt and themselves, never another candidate (a tree mask), and their positions restart where the prompt ends, so
+the logits equal those of each candidate computed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from llara_app.models.llara import LlaraModel, left_pad
+from llara_app.prompts import HybridPrompt, PromptMode, PromptTokenizer
+from llara_app.ranking.ranker import CandidateScores
+
+MAX_BATCH_TOKENS = 8192
+"""Prompts are batched up to this many padded tokens."""
+
+MAX_TREE_TOKENS = 4096
+"""Candidates of one prompt are split over several passes beyond this length: the mask grows with its square."""
+
+TREE_TOLERANCE = 1e-2
+"""Largest difference, in nats, at which an architecture still counts as honouring the tree mask (bf16 included)."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One packed sequence: a prompt's ids and some of its candidates' answers (the end of sequence included)."""
+
+    prompt: int
+    first_candidate: int
+    prompt_ids: list[int]
+    answers: list[list[int]]
+
+    @property
+    def num_tree_tokens(self) -> int:
+        # The end of an answer is predicted but never read, so it takes no place in the sequence.
+        return sum(len(answer) - 1 for answer in self.answers)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + self.num_tree_tokens
+
+
+class TorchRanker:
+    """Exact candidate likelihoods, and greedy answers, from a :class:`LlaraModel`.
+
+    Args:
+        model: in evaluation mode.
+        prompt_tokenizer: its joint tokenizer.
+        tokenizer: the LLM's own, to turn greedy answers into text.
+        tree: score all candidates in one packed pass. ``None`` checks on first use whether the architecture honours
+            a tree mask and computes each candidate in full where it does not (recurrent or ALiBi models, or a prompt
+            that outgrows a sliding attention window).
+    """
+
+    engine = "torch"
+
+    def __init__(
+        self,
+        model: LlaraModel,
+        prompt_tokenizer: PromptTokenizer,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        tree: bool | None = None,
+    ) -> None:
+        self.model = model
+        self.prompt_tokenizer = prompt_tokenizer
+        self.tokenizer = tokenizer
+        self._tree = tree
+        self._window = model.sliding_window
+
+    def score(self, prompts: Sequence[HybridPrompt], mode: PromptMode) -> list[CandidateScores]:
+        """See :meth:`Ranker.score`."""
+        requests, dropped = self._requests(prompts, mode)
+        scores = [torch.zeros(len(prompt.candidates), dtype=torch.float64) for prompt in prompts]
+        for batch in _batches(requests):
+            for request, values in zip(batch, self._score_batch(batch), strict=True):
+                first = request.first_candidate
+                scores[request.prompt][first : first + len(values)] = values
+        return [CandidateScores(values.numpy(), count) for values, count in zip(scores, dropped, strict=True)]
+
+    def generate(self, prompts: Sequence[HybridPrompt], mode: PromptMode) -> list[str]:
+        """See :meth:`Ranker.generate`."""
+        requests, _ = self._requests(prompts, mode)
+        # The longest answer that could be right, and one token more to see that it did not end there.
+        longest = max(len(answer) for request in requests for answer in request.answers) + 1
+        answers: list[str] = [""] * len(prompts)
+        for batch in _batches([r for r in requests if r.first_candidate == 0]):
+            input_ids, attention_mask, _ = left_pad([r.prompt_ids for r in batch], self.prompt_tokenizer.eos_id)
+            new_ids = self.model.generate(
+                input_ids.to(self.model.device),
+                attention_mask.to(self.model.device),
+                eos_id=self.prompt_tokenizer.eos_id,
+                max_new_tokens=longest,
+            )
+            for request, ids in zip(batch, new_ids.tolist(), strict=True):
+                end = ids.index(self.prompt_tokenizer.eos_id) if self.prompt_tokenizer.eos_id in ids else len(ids)
+                answers[request.prompt] = str(self.tokenizer.decode(ids[:end])).strip()
+        return answers
+
+    def _requests(self, prompts: Sequence[HybridPrompt], mode: PromptMode) -> tuple[list[_Request], list[int]]:
+        requests: list[_Request] = []
+        dropped: list[int] = []
+        for number, prompt in enumerate(prompts):
+            answers = [self.prompt_tokenizer.encode_answer(item, mode) for item in prompt.candidates]
+            limit = self.model.context_length
+            room = limit - max(map(len, answers)) if limit is not None and answers else limit
+            encoded = self.prompt_tokenizer.encode(prompt, mode, room)
+            dropped.append(encoded.dropped_history)
+            for first, chunk in _chunks(answers, MAX_TREE_TOKENS - len(encoded.ids)):
+                requests.append(_Request(number, first, encoded.ids, chunk))
+        return requests, dropped
+
+    def _score_batch(self, batch: list[_Request]) -> list[Tensor]:
+        longest = max(request.num_tokens for request in batch)
+        if self._honours_tree(batch[0]) and (self._window is None or longest <= self._window):
+            return score_tree(self.model, batch, self.prompt_tokenizer.eos_id)
+        return [score_in_full(self.model, r.prompt_ids, r.answers, self.prompt_tokenizer.eos_id) for r in batch]
+
+    def _honours_tree(self, request: _Request) -> bool:
+        if self._tree is None:
+            probe = _Request(0, 0, request.prompt_ids[-8:], request.answers[:2] * 2)
+            packed = score_tree(self.model, [probe], self.prompt_tokenizer.eos_id)[0]
+            alone = score_in_full(self.model, probe.prompt_ids, probe.answers, self.prompt_tokenizer.eos_id)
+            tolerance = TREE_TOLERANCE if self.model.dtype == torch.float32 else 100 * TREE_TOLERANCE
+            self._tree = bool((packed - alone).abs().max() <= tolerance)
+        return self._tree
+
+
+@torch.inference_mode()
+def score_tree(model: LlaraModel, batch: Sequence[_Request], pad_id: int) -> list[Tensor]:
+    """Log-likelihoods of each request's answers by one packed pass, ``[num_answers]`` float64 each."""
+    prompt_length = max(len(request.prompt_ids) for request in batch)
+    tree_length = max(request.num_tree_tokens for request in batch)
+    length = prompt_length + tree_length
+    input_ids, prompt_mask, position_ids = left_pad([request.prompt_ids for request in batch], pad_id)
+    pad = (0, tree_length)
+    input_ids = torch.nn.functional.pad(input_ids, pad, value=pad_id)
+    position_ids = torch.nn.functional.pad(position_ids, pad)
+    # Which answer a place belongs to: 0 for the prompt, -1 for padding.
+    branch = torch.nn.functional.pad(prompt_mask - 1, pad, value=-1)
+    for row, request in enumerate(batch):
+        place = prompt_length
+        for number, answer in enumerate(request.answers, start=1):
+            end = place + len(answer) - 1
+            input_ids[row, place:end] = torch.tensor(answer[:-1], dtype=torch.long)
+            position_ids[row, place:end] = torch.arange(len(answer) - 1) + len(request.prompt_ids)
+            branch[row, place:end] = number
+            place = end
+    device = model.device
+    branch = branch.to(device)
+    key_branch = branch[:, None, :]
+    visible = (key_branch == 0) | (key_branch == branch[:, :, None])
+    visible &= key_branch >= 0
+    visible &= torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    mask = torch.zeros(visible.shape, dtype=model.dtype, device=device)
+    mask.masked_fill_(~visible, torch.finfo(model.dtype).min)
+    logits = model(input_ids.to(device), mask[:, None], position_ids.to(device), logits_to_keep=tree_length + 1)
+    log_normaliser = logits.float().logsumexp(-1)
+
+    scores: list[Tensor] = []
+    for row, request in enumerate(batch):
+        sources: list[int] = []
+        targets: list[int] = []
+        owners: list[int] = []
+        place = 1  # logits row 0 is the prompt's last token, row 1 the first answer's first token
+        for number, answer in enumerate(request.answers):
+            sources += [0, *range(place, place + len(answer) - 1)]
+            targets += answer
+            owners += [number] * len(answer)
+            place += len(answer) - 1
+        at = torch.tensor(sources, device=device)
+        chosen = logits[row, at, torch.tensor(targets, device=device)].float() - log_normaliser[row, at]
+        summed = torch.zeros(len(request.answers), dtype=torch.float64)
+        scores.append(summed.index_add_(0, torch.tensor(owners), chosen.double().cpu()))
+    return scores
+
+
+@torch.inference_mode()
+def score_in_full(
+    model: LlaraModel, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]], pad_id: int
+) -> Tensor:
+    """Log-likelihoods of answers by computing prompt and answer anew for each: the plain, slow definition.
+
+    Returns:
+        ``[num_answers]`` float64.
+    """
+    scores = []
+    for answer in answers:
+        input_ids, attention_mask, position_ids = left_pad([[*prompt_ids, *answer[:-1]]], pad_id)
+        logits = model(
+            input_ids.to(model.device),
+            attention_mask.to(model.device),
+            position_ids.to(model.device),
+            logits_to_keep=len(answer),
+        )
+        log_probabilities = logits[0].float().log_softmax(-1).cpu()
+        scores.append(log_probabilities[range(len(answer)), list(answer)].double().sum())
+    return torch.stack(scores)
+
+
+def _chunks(answers: list[list[int]], room: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """Consecutive answers in groups of at most `room` tokens (a single longer answer stands alone)."""
+    first, used = 0, 0
+    for number, answer in enumerate(answers):
+        if number > first and used + len(answer) > room:
+            yield first, answers[first:number]
+            first, used = number, 0
+        used += len(answer)
+    if answers:
+        yield first, answers[first:]
+
+
+def _batches(requests: Sequence[_Request]) -> Iterator[list[_Request]]:
+    """Requests of similar length together, at most :data:`MAX_BATCH_TOKENS` padded tokens a batch."""
+    batch: list[_Request] = []
+    longest = 0
+    for request in sorted(requests, key=lambda r: r.num_tokens):
+        longest = max(longest, request.num_tokens)
+        if batch and longest * (len(batch) + 1) > MAX_BATCH_TOKENS:
+            yield batch
+            batch, longest = [], request.num_tokens
+        batch.append(request)
+    if batch:
+        yield batch

@@ -1,0 +1,268 @@
+"""From split rows to batches of token ids.
+
+What an example looks like (its candidates, its mode) is a function of ``(seed, step, slot)``. The sampler hands
+these out, the dataset computes them: workers, persistent or not, hold no state that could drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from llara_app.catalogue import Catalogue
+from llara_app.models.llara import left_pad
+from llara_app.prompts import PromptMode, PromptTemplate, PromptTokenizer, build_prompt
+from llara_app.sequences import MAX_HISTORY, Sequences, Split
+from train.curriculum import Curriculum
+
+BUCKETED_BATCHES = 32
+"""Batches that are sorted by length together: less padding, and the order stays random beyond that."""
+
+
+class ExampleKey(NamedTuple):
+    """Names one training example."""
+
+    step: int
+    slot: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example as token ids; the answer ends with the end of sequence."""
+
+    key: ExampleKey
+    mode: PromptMode
+    prompt_ids: list[int]
+    answer_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples as tensors, flush right.
+
+    Attributes:
+        input_ids, attention_mask, position_ids: ``[B, L]``; the last answer token is not among the inputs.
+        labels: ``[B, A]``: the ids to be predicted at the last ``A`` places; -100 where the prompt still stands.
+        num_hybrid: how many of the ``B`` examples are shown in the curriculum's hard mode.
+        keys: the names of the examples.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    labels: Tensor
+    num_hybrid: int
+    keys: tuple[ExampleKey, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def num_answer_tokens(self) -> int:
+        return int((self.labels != -100).sum())
+
+
+class PromptDataset(Dataset[Example]):
+    """Training examples, computed when asked for.
+
+    Args:
+        catalogue: of the items.
+        sequences: all histories.
+        rows: one row for each training target.
+        curriculum: chooses each example's mode.
+        template: the prompt's words.
+        prompt_tokenizer: the joint tokenizer.
+        num_candidates: titles to choose from, the true one among them.
+        max_length: tokens of prompt and answer together; the oldest history is dropped first.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        sequences: Sequences,
+        rows: Split,
+        curriculum: Curriculum,
+        template: PromptTemplate,
+        prompt_tokenizer: PromptTokenizer,
+        *,
+        num_candidates: int = 20,
+        max_length: int | None = None,
+    ) -> None:
+        self.catalogue = catalogue
+        self.sequences = sequences
+        self.rows = rows
+        self.curriculum = curriculum
+        self.template = template
+        self.prompt_tokenizer = prompt_tokenizer
+        self.num_candidates = num_candidates
+        self.max_length = max_length
+        # Negatives exclude what the user took in the training rows; later items are unknown to training.
+        self._last_target = np.zeros(sequences.num_users, dtype=np.int64)
+        np.maximum.at(self._last_target, rows.users, rows.targets)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: ExampleKey) -> Example:
+        user, position = int(self.rows.users[key.row]), int(self.rows.targets[key.row])
+        history = self.sequences.history(user)
+        target = self.catalogue[int(history[position])]
+        rng = np.random.default_rng((self.curriculum.seed, key.step, key.slot, 1))
+        candidates = draw_negatives(
+            rng, history[: self._last_target[user] + 1], len(self.catalogue), self.num_candidates - 1
+        )
+        candidates.insert(int(rng.integers(self.num_candidates)), target.index)
+        prompt = build_prompt(
+            self.template,
+            [self.catalogue[int(i)] for i in history[max(0, position - MAX_HISTORY) : position]],
+            [self.catalogue[i] for i in candidates],
+        )
+        mode = self.curriculum.mode(key.step, key.slot)
+        answer = self.prompt_tokenizer.encode_answer(target, mode)
+        room = self.max_length - len(answer) if self.max_length is not None else None
+        encoded = self.prompt_tokenizer.encode(prompt, mode, room)
+        return Example(key, mode, encoded.ids, answer)
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each row's history and answer as text, ``[n]``: what sorts it into a length bucket."""
+        title = np.array(
+            [len(self.prompt_tokenizer.encode_answer(item, PromptMode.TEXT)) for item in self.catalogue],
+            dtype=np.int64,
+        )
+        before = np.concatenate([[0], title[self.sequences.items].cumsum()])
+        ends = self.sequences.offsets[self.rows.users] + self.rows.targets
+        starts = ends - np.minimum(self.rows.targets, MAX_HISTORY)
+        lengths: npt.NDArray[np.int64] = before[ends + 1] - before[starts]
+        return lengths
+
+
+def draw_negatives(rng: np.random.Generator, seen: npt.NDArray[np.int32], num_items: int, count: int) -> list[int]:
+    """`count` distinct item indexes, uniform over those not in `seen`.
+
+    Raises:
+        ValueError: fewer than `count` items are unseen.
+    """
+    taken = set(seen.tolist())
+    if num_items - len(taken) < count:
+        raise ValueError(f"{count} negatives are needed and {num_items - len(taken)} items are unseen")
+    negatives: list[int] = []
+    while len(negatives) < count:
+        for index in rng.integers(num_items, size=count).tolist():
+            if index not in taken and len(negatives) < count:
+                taken.add(index)
+                negatives.append(index)
+    return negatives
+
+
+class StepSampler(Sampler[list[ExampleKey]]):
+    """Micro-batches in training order, from any optimizer step on.
+
+    The order of rows is a function of ``(seed, epoch)``: shuffled, then sorted by length within
+    :data:`BUCKETED_BATCHES` batches, then the batches shuffled. Each optimizer step takes `batch_size` rows, whatever
+    the number of processes; process `rank` of `world_size` takes every ``world_size``-th micro-batch.
+
+    Args:
+        lengths: ``[n]`` rough length of each row.
+        batch_size: examples in an optimizer step, over all processes.
+        micro_batch_size: examples in one forward pass.
+        total_steps: optimizer steps of the whole training.
+        first_step: the step to begin with.
+    """
+
+    def __init__(
+        self,
+        lengths: npt.NDArray[np.int64],
+        *,
+        batch_size: int,
+        micro_batch_size: int,
+        total_steps: int,
+        seed: int,
+        first_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.total_steps = total_steps
+        self.seed = seed
+        self.first_step = first_step
+        self.rank = rank
+        self.world_size = world_size
+        self.steps_per_epoch = steps_per_epoch(len(lengths), batch_size)
+
+    @property
+    def micro_batches_per_step(self) -> int:
+        """Micro-batches that this process takes in each optimizer step."""
+        return len(range(self.rank * self.micro_batch_size, self.batch_size, self.micro_batch_size * self.world_size))
+
+    def __len__(self) -> int:
+        return (self.total_steps - self.first_step) * self.micro_batches_per_step
+
+    def __iter__(self) -> Iterator[list[ExampleKey]]:
+        epoch, order = -1, np.empty((0, 0), dtype=np.int64)
+        for step in range(self.first_step, self.total_steps):
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
+                order = self._epoch(epoch)
+            rows = order[step % self.steps_per_epoch]
+            stride = self.micro_batch_size * self.world_size
+            for first in range(self.rank * self.micro_batch_size, self.batch_size, stride):
+                slots = range(first, min(first + self.micro_batch_size, self.batch_size))
+                yield [ExampleKey(step, slot, int(rows[slot])) for slot in slots]
+
+    def _epoch(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Row numbers of one epoch, ``[steps_per_epoch, batch_size]``; the last batch is filled up from the first."""
+        rng = np.random.default_rng((self.seed, epoch))
+        order = np.resize(rng.permutation(len(self.lengths)), self.steps_per_epoch * self.batch_size)
+        for first in range(0, len(order), BUCKETED_BATCHES * self.batch_size):
+            bucket = order[first : first + BUCKETED_BATCHES * self.batch_size]
+            bucket[:] = bucket[np.argsort(self.lengths[bucket], kind="stable")]
+        return rng.permutation(order.reshape(self.steps_per_epoch, self.batch_size))
+
+
+def steps_per_epoch(num_rows: int, batch_size: int) -> int:
+    """Optimizer steps in which every row is seen (at least) once."""
+    return -(-num_rows // batch_size)
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Makes a :class:`Batch` of examples."""
+
+    pad_id: int
+    hard_mode: PromptMode
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        input_ids, attention_mask, position_ids = left_pad(
+            [[*example.prompt_ids, *example.answer_ids[:-1]] for example in examples], self.pad_id
+        )
+        width = max(len(example.answer_ids) for example in examples)
+        labels = torch.full((len(examples), width), -100)
+        for row, example in enumerate(examples):
+            labels[row, width - len(example.answer_ids) :] = torch.tensor(example.answer_ids)
+        num_hybrid = sum(example.mode is self.hard_mode for example in examples)
+        keys = tuple(example.key for example in examples)
+        return Batch(input_ids, attention_mask, position_ids, labels, num_hybrid, keys)
+
+
+def make_loader(
+    dataset: PromptDataset, sampler: StepSampler, *, num_workers: int = 0, persistent_workers: bool = False
+) -> DataLoader[Batch]:
+    """A loader of this process's micro-batches, in order."""
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]  # a map-style dataset keyed by ExampleKey, collated into Batch
+        batch_sampler=sampler,
+        collate_fn=Collator(dataset.prompt_tokenizer.eos_id, dataset.curriculum.hard),
+        num_workers=num_workers,
+        persistent_workers=persistent_workers and num_workers > 0,
+        prefetch_factor=4 if num_workers else None,
+    )

@@ -1,0 +1,474 @@
+"""Curriculum fine-tuning, top to bottom: LoRA in the LLM and the projector, on hybrid prompts.
+
+Paper, section 3.3. The encoder and the LLM are frozen; trained are the LoRA weights and the projector, with the
+next-token loss on the answer's title (and its end) alone, while the share of hybrid prompts follows p(tau).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from llara_app.catalogue import Catalogue
+from llara_app.encoders import load_encoder
+from llara_app.errors import BundleError, DataError, UsageError
+from llara_app.files import write_whole
+from llara_app.models.bundle import describe_llm, package_versions, save_bundle
+from llara_app.models.item_vocabulary import ProjectedItems, Projector
+from llara_app.models.llara import LlaraModel
+from llara_app.models.llm import LLM, choose_device, load_llm, preferred_dtype
+from llara_app.models.manifest import DatasetPart, Manifest
+from llara_app.prompts import PromptTokenizer, find_template
+from llara_app.store import Store
+from train.batches import Batch, PromptDataset, StepSampler, make_loader, steps_per_epoch
+from train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from train.config import FinetuneConfig, RunSpec
+from train.curriculum import Curriculum
+
+SPEC_FILE = "run.json"
+LOG_FILE = "log.jsonl"
+SMALLEST_LEARNING_RATE = 0.01
+"""Of the peak: where the warm-up starts and the cosine ends."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimizer step, as ``log.jsonl`` keeps it.
+
+    Attributes:
+        step: counted from 0.
+        loss: mean negative log-likelihood of an answer token, in nats.
+        probability: p(tau), the chance of the hard mode.
+        num_hybrid: how many of the `num_examples` were shown in the hard mode.
+        seconds: that the step took.
+    """
+
+    step: int
+    total_steps: int
+    loss: float
+    probability: float
+    num_hybrid: int
+    num_examples: int
+    learning_rate: float
+    seconds: float
+
+
+def training_folder(output: Path) -> Path:
+    """Where a run keeps its log and checkpoints until its bundle is whole."""
+    return output.with_name(f"{output.name}.training")
+
+
+def prepare_run(store: Store, spec: RunSpec, output: Path) -> Path:
+    """Begin a new run: make its training folder and keep the spec in it.
+
+    Raises:
+        UsageError: the output exists, or an unfinished run stands there.
+    """
+    run = training_folder(output)
+    if output.exists():
+        raise UsageError("The output exists already", str(output), "Give another --output, or remove it.")
+    if run.exists():
+        raise UsageError(
+            "An unfinished run stands there", str(run), f"Go on with --resume {output}, or remove the folder."
+        )
+    write_whole(run / SPEC_FILE, spec.model_dump_json(indent=2) + "\n")
+    return run
+
+
+def read_spec(run: Path) -> RunSpec:
+    """The spec of a run that is to be resumed.
+
+    Raises:
+        BundleError: there is no run in the folder.
+    """
+    path = run / SPEC_FILE
+    try:
+        return RunSpec.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        hint = "Give the --output of an interrupted training."
+        raise BundleError("There is no run to resume", f"{path}: {str(error).splitlines()[0]}", hint) from error
+
+
+def finetune(
+    store: Store,
+    spec: RunSpec,
+    output: Path,
+    *,
+    device: str | None = None,
+    progress: Callable[[StepReport], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Manifest:
+    """Train as `spec` says and leave a bundle at `output`; a run that has a checkpoint goes on from it.
+
+    Args:
+        progress: told of each finished optimizer step.
+        stop: asked after each step; a true answer ends the run as Ctrl-C does.
+
+    Raises:
+        KeyboardInterrupt: it was stopped; a checkpoint is kept.
+        DataError: the dataset has nothing to train on, or is not the one that the run began with.
+    """
+    config = spec.config
+    target = choose_device(device)
+    accelerator = Accelerator(
+        cpu=target.type == "cpu",
+        mixed_precision="bf16" if _dtype(config, target) == torch.bfloat16 else "no",
+        # A batch without a hybrid example leaves the projector without gradients.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    run = training_folder(output)
+    catalogue = store.catalogue(spec.dataset)
+    llm = load_llm(spec.llm, device=accelerator.device, dtype=_dtype(config, target), revision=spec.revision)
+    model = build_model(spec, llm, catalogue)
+    optimizer = make_optimizer(model, config)
+    dataset, total_steps = make_dataset(store, spec, catalogue, llm, model)
+
+    checkpoint = latest_checkpoint(run)
+    first_step = load_checkpoint(checkpoint, model, optimizer) if checkpoint else 0
+    sampler = StepSampler(
+        dataset.lengths(),
+        batch_size=config.batch_size,
+        micro_batch_size=_micro_batch_size(config, accelerator.num_processes),
+        total_steps=total_steps,
+        seed=config.seed,
+        first_step=first_step,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    batches = iter(make_loader(dataset, sampler, num_workers=config.num_workers))
+    model, optimizer = accelerator.prepare(model, optimizer)
+    model.train()
+
+    with _log(run, first_step, config, accelerator.is_main_process) as log, _interruptible() as interrupted:
+        for step in range(first_step, total_steps):
+            started = time.perf_counter()
+            micro_batches = [next(batches) for _ in range(sampler.micro_batches_per_step)]
+            factor = learning_rate_factor(step, total_steps, config.warmup_ratio)
+            loss, num_hybrid = optimizer_step(accelerator, model, optimizer, micro_batches, factor, config, step)
+            report = StepReport(
+                step=step,
+                total_steps=total_steps,
+                loss=loss,
+                probability=dataset.curriculum.probability(step),
+                num_hybrid=num_hybrid,
+                num_examples=config.batch_size,
+                learning_rate=config.learning_rate * factor,
+                seconds=time.perf_counter() - started,
+            )
+            log(report)
+            if progress is not None:
+                progress(report)
+            done = step + 1
+            stopping = interrupted() or stop()
+            due = config.checkpoint_every and done % config.checkpoint_every == 0
+            if accelerator.is_main_process and done < total_steps and (due or stopping):
+                save_checkpoint(run, done, accelerator.unwrap_model(model), optimizer.optimizer)
+            if stopping and done < total_steps:
+                raise KeyboardInterrupt
+
+    accelerator.wait_for_everyone()
+    trained = accelerator.unwrap_model(model).eval()
+    manifest = describe_run(store, spec, llm, trained, total_steps)
+    if accelerator.is_main_process:
+        manifest = save_bundle(
+            output,
+            manifest,
+            catalogue=catalogue,
+            model=trained,
+            tokenizer=llm.tokenizer,
+            encoder_folder=Path(spec.encoder),
+            log=run / LOG_FILE,
+        )
+        shutil.rmtree(run)
+    accelerator.wait_for_everyone()
+    return manifest
+
+
+def build_model(spec: RunSpec, llm: LLM, catalogue: Catalogue) -> LlaraModel:
+    """The LLM with fresh LoRA weights, and a fresh projector over the encoder's frozen items.
+
+    Raises:
+        BundleError: the encoder knows another catalogue.
+    """
+    config = spec.config
+    encoder, encoder_manifest = load_encoder(Path(spec.encoder))
+    if encoder_manifest.catalogue_hash != catalogue.hash:
+        raise BundleError(
+            "The encoder knows another catalogue",
+            f"{spec.encoder} was made for {encoder_manifest.dataset!r}, not for this {spec.dataset!r}",
+            f"Train one: llara-app encoder train --dataset {spec.dataset}",
+        )
+    torch.manual_seed(config.seed)
+    words = llm.model.get_input_embeddings()
+    assert isinstance(words, nn.Embedding)
+    projector = Projector(encoder.hidden_size, words.embedding_dim)
+    items = ProjectedItems(encoder.item_embeddings(), projector)
+    items.match_scale(words)
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # PEFT divides it by r; any number will do
+        lora_dropout=config.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    peft_model = get_peft_model(llm.model, lora)
+    # What the adapter belongs to is the bundle manifest's to say, not a path of the machine it was trained on.
+    peft_model.peft_config["default"].base_model_name_or_path = llm.name
+    if config.gradient_checkpointing:
+        llm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return LlaraModel(peft_model, items).to(llm.model.device)
+
+
+def make_optimizer(model: LlaraModel, config: FinetuneConfig) -> torch.optim.AdamW:
+    """AdamW over the LoRA weights and the projector; only the projector decays."""
+    items = model.item_vocabulary.items
+    assert isinstance(items, ProjectedItems)
+    lora = [parameter for parameter in model.llm.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": lora, "peak": config.learning_rate, "weight_decay": 0.0},
+            {
+                "params": list(items.projector.parameters()),
+                "peak": config.projector_learning_rate or config.learning_rate,
+                "weight_decay": config.weight_decay,
+            },
+        ],
+        lr=config.learning_rate,
+    )
+
+
+def make_dataset(
+    store: Store, spec: RunSpec, catalogue: Catalogue, llm: LLM, model: LlaraModel
+) -> tuple[PromptDataset, int]:
+    """The training examples, and how many optimizer steps the run has.
+
+    Raises:
+        DataError: there is nothing to train on, or the dataset has changed since the run began.
+    """
+    config = spec.config
+    info = store.dataset(spec.dataset)
+    if info.hash != spec.dataset_hash:
+        raise DataError(
+            f"The dataset {spec.dataset!r} is not the one that this run began with",
+            f"hash {info.hash[:12]}, the run has {spec.dataset_hash[:12]}",
+            "Import the original data again, or start a new run.",
+        )
+    rows = store.split(spec.dataset, spec.protocol, "train").expanded(spec.min_history)
+    if len(rows) == 0:
+        raise DataError(
+            f"The dataset {spec.dataset!r} has nothing to train on",
+            f"no history of protocol {spec.protocol!r} has more than {spec.min_history} items",
+            "Import more interactions, or choose another --protocol.",
+        )
+    if len(catalogue) <= config.num_candidates:
+        raise DataError(
+            f"The dataset {spec.dataset!r} is too small",
+            f"{len(catalogue)} items do not give {config.num_candidates} candidates",
+            "Lower num_candidates.",
+        )
+    total_steps = max(1, round(config.epochs * steps_per_epoch(len(rows), config.batch_size)))
+    if config.max_steps is not None:
+        total_steps = min(total_steps, config.max_steps)
+    limits = [limit for limit in (config.max_length, model.context_length) if limit is not None]
+    dataset = PromptDataset(
+        catalogue,
+        store.sequences(spec.dataset),
+        rows,
+        Curriculum(config.curriculum, total_steps, config.seed, config.easy_mode, config.hard_mode),
+        find_template(spec.template),
+        PromptTokenizer(llm.tokenizer, model.vocabulary_size, len(catalogue)),
+        num_candidates=config.num_candidates,
+        max_length=min(limits, default=None),
+    )
+    return dataset, total_steps
+
+
+def optimizer_step(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Any,
+    micro_batches: list[Batch],
+    learning_rate_factor: float,
+    config: FinetuneConfig,
+    step: int,
+) -> tuple[float, int]:
+    """One update from all micro-batches of all processes, weighted as one batch.
+
+    Returns:
+        The mean loss of an answer token, and the number of hybrid examples, over all processes.
+    """
+    counts = torch.tensor(
+        [sum(batch.num_answer_tokens for batch in micro_batches), sum(batch.num_hybrid for batch in micro_batches)],
+        device=accelerator.device,
+    )
+    num_tokens, num_hybrid = (int(count) for count in accelerator.reduce(counts, "sum"))
+    total = torch.zeros((), dtype=torch.float64)
+    for number, batch in enumerate(micro_batches):
+        # Dropout must not depend on what ran before: a resumed run draws the same masks.
+        seed_torch(config.seed, step, number, accelerator.process_index)
+        last = number == len(micro_batches) - 1
+        with nullcontext() if last else accelerator.no_sync(model):
+            loss = answer_loss(model, batch, accelerator.device)
+            # Gradients are averaged over processes; the loss is a mean over all of their tokens.
+            accelerator.backward(loss * accelerator.num_processes / num_tokens)
+        total += loss.detach().cpu().double()
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * learning_rate_factor
+    accelerator.clip_grad_norm_(
+        [p for group in optimizer.param_groups for p in group["params"]], config.max_grad_norm
+    )
+    optimizer.step()
+    optimizer.zero_grad()
+    summed = accelerator.reduce(total.float().to(accelerator.device), "sum")
+    return float(summed) / num_tokens, num_hybrid
+
+
+def answer_loss(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    """The summed negative log-likelihood of a batch's answers, in nats; logits are computed there alone."""
+    labels = batch.labels.to(device)
+    logits = model(
+        batch.input_ids.to(device),
+        batch.attention_mask.to(device),
+        batch.position_ids.to(device),
+        logits_to_keep=labels.shape[1],
+    )
+    return nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
+
+
+def learning_rate_factor(step: int, total_steps: int, warmup_ratio: float) -> float:
+    """Linear warm-up from a hundredth of the peak, then a cosine back to it (paper, section 4.1.4)."""
+    warmup = max(1, round(warmup_ratio * total_steps))
+    low = SMALLEST_LEARNING_RATE
+    if step < warmup:
+        return low + (1 - low) * step / warmup
+    done = (step - warmup) / max(1, total_steps - 1 - warmup)
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def seed_torch(*entropy: int) -> None:
+    """Seed torch's generators from several numbers."""
+    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+
+
+def describe_run(store: Store, spec: RunSpec, llm: LLM, model: LlaraModel, total_steps: int) -> Manifest:
+    """The manifest of the bundle that a run leaves."""
+    info = store.dataset(spec.dataset)
+    items = model.item_vocabulary.items
+    assert isinstance(items, ProjectedItems)
+    return Manifest(
+        created="",
+        dataset=DatasetPart(
+            name=info.name,
+            domain=info.domain,
+            hash=info.hash,
+            catalogue_hash=store.catalogue(spec.dataset).hash,
+            protocol=spec.protocol,
+            num_users=info.num_users,
+            num_items=info.num_items,
+            num_interactions=info.num_interactions,
+        ),
+        encoder=load_encoder(Path(spec.encoder))[1].config.architecture,
+        item_size=items.projector.item_size,
+        llm=describe_llm(llm),
+        template=find_template(spec.template),
+        curriculum=spec.config.curriculum,
+        modes=(spec.config.easy_mode, spec.config.hard_mode),
+        num_candidates=spec.config.num_candidates,
+        max_history=spec.max_history,
+        seed=spec.config.seed,
+        training={**spec.config.model_dump(mode="json"), "total_steps": total_steps},
+        versions=package_versions(),
+    )
+
+
+def _dtype(config: FinetuneConfig, device: torch.device) -> torch.dtype:
+    if config.precision == "auto":
+        return preferred_dtype(device)
+    return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+
+
+def _micro_batch_size(config: FinetuneConfig, num_processes: int) -> int:
+    """The largest size up to the configured one that divides each process's share of a batch."""
+    share, rest = divmod(config.batch_size, num_processes)
+    if rest:
+        raise UsageError(
+            f"A batch of {config.batch_size} cannot be shared by {num_processes} processes",
+            "",
+            "Choose a batch_size that the number of processes divides.",
+        )
+    return next(size for size in range(min(config.micro_batch_size, share), 0, -1) if share % size == 0)
+
+
+@contextmanager
+def _log(
+    run: Path, first_step: int, config: FinetuneConfig, is_main_process: bool
+) -> Iterator[Callable[[StepReport], None]]:
+    """Writes each step to ``log.jsonl`` (and TensorBoard); what a lost run logged beyond its checkpoint is cut."""
+    if not is_main_process:
+        yield lambda _: None
+        return
+    path = run / LOG_FILE
+    kept = path.read_text().splitlines(keepends=True)[:first_step] if path.exists() else []
+    write_whole(path, "".join(kept))
+    writer = _tensorboard(run) if config.tensorboard else None
+    with path.open("a") as stream:
+        yield lambda report: _log_step(stream, writer, report)
+    if writer is not None:
+        writer.close()
+
+
+def _log_step(stream: IO[str], writer: Any, report: StepReport) -> None:
+    stream.write(json.dumps(asdict(report)) + "\n")
+    stream.flush()
+    if writer is not None:
+        writer.add_scalar("loss", report.loss, report.step)
+        writer.add_scalar("p_tau", report.probability, report.step)
+        writer.add_scalar("hybrid_share", report.num_hybrid / report.num_examples, report.step)
+        writer.add_scalar("learning_rate", report.learning_rate, report.step)
+
+
+def _tensorboard(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        hint = "pip install 'llara-app[tensorboard]'"
+        raise UsageError("TensorBoard is not installed", "--tensorboard needs it", hint) from error
+    return SummaryWriter(str(run.with_name(f"{run.name.removesuffix('.training')}.tensorboard")))
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Lets the step under way finish on the first Ctrl-C (or SIGTERM); the second ends the process at once."""
+    received: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    try:
+        previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        # Signals reach the main thread only; elsewhere `stop` is the way to end a run.
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
