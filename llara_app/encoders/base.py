@@ -78,9 +78,7 @@ class SequentialEncoder(nn.Module, ABC):
         """Logits ``[B, num_items]`` of every item as the one after the history."""
         return self.score(self.represent(histories, lengths))
 
-    def training_logits(
-        self, histories: Tensor, lengths: Tensor, next_items: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def training_logits(self, histories: Tensor, lengths: Tensor, next_items: Tensor) -> tuple[Tensor, Tensor]:
         """What full-softmax training compares.
 
         Args:
@@ -129,9 +127,7 @@ class SequentialEncoder(nn.Module, ABC):
             )
         return histories, inside
 
-    def _embedded(
-        self, histories: Tensor, lengths: Tensor, width: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def _embedded(self, histories: Tensor, lengths: Tensor, width: int | None = None) -> tuple[Tensor, Tensor]:
         """Item embeddings ``[B, width, d]``, zero at padding, and the cells that are items ``[B, width,
         1]``."""
         histories, inside = self._checked(histories, lengths, width)
@@ -154,9 +150,7 @@ class PositionwiseEncoder(SequentialEncoder):
         last = (lengths.long() - 1).view(-1, 1, 1).expand(-1, 1, states.shape[-1])
         return states.gather(1, last).squeeze(1)
 
-    def training_logits(
-        self, histories: Tensor, lengths: Tensor, next_items: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def training_logits(self, histories: Tensor, lengths: Tensor, next_items: Tensor) -> tuple[Tensor, Tensor]:
         states = self.position_states(histories, lengths)
         next_items = next_items[:, : states.shape[1]]
         wanted = next_items != PADDING

@@ -94,9 +94,7 @@ def refuse_existing(folder: Path, replace: bool) -> None:
         raise UsageError("Not an encoder's folder", f"{folder} is not replaced", "Give another --output.")
 
 
-def load_encoder(
-    folder: Path, device: torch.device | str = "cpu"
-) -> tuple[SequentialEncoder, EncoderManifest]:
+def load_encoder(folder: Path, device: torch.device | str = "cpu") -> tuple[SequentialEncoder, EncoderManifest]:
     """Read an encoder back, in evaluation mode and with frozen weights.
 
     Raises:

@@ -76,8 +76,7 @@ class EncoderManifest(BaseModel):
                 "The encoder was trained on another catalogue",
                 f"its items are those of {self.dataset!r} ({self.catalogue_hash[:12]}); "
                 f"{dataset!r} has others ({catalogue_hash[:12]})",
-                f"Train one with: llara-app encoder train --dataset {dataset} --encoder "
-                f"{self.config.architecture}",
+                f"Train one with: llara-app encoder train --dataset {dataset} --encoder {self.config.architecture}",
             )
 
 
