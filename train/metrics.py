@@ -51,6 +51,24 @@ def reciprocal_rank(ranks: RankArray) -> FloatArray:
     return 1.0 / ranks
 
 
+def expected_hit_ratio_at_1(
+    num_better: npt.NDArray[np.integer], num_eligible: npt.NDArray[np.integer], num_candidates: int = 20
+) -> FloatArray:
+    """HR@1 in expectation over all draws of negatives: the chance that none of them scores as high as the
+    true item.
+
+    Args:
+        num_better: ``[...]``, eligible negatives that score at least as high as the true item.
+        num_eligible: ``[...]``, all items that may be drawn.
+        num_candidates: the true item and this many less one distinct negatives.
+    """
+    drawn = np.arange(num_candidates - 1)
+    worse_left = np.maximum(num_eligible - num_better, 0)[..., None] - drawn
+    eligible_left = np.maximum(np.asarray(num_eligible)[..., None] - drawn, 1)
+    chances: FloatArray = np.prod(np.maximum(worse_left, 0) / eligible_left, axis=-1)
+    return chances
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over users with its 95 % bootstrap interval and its standard deviation over redraws."""
@@ -108,9 +126,7 @@ def estimate(values: FloatArray, *, resamples: int = RESAMPLES, seed: int = 0) -
     )
 
 
-def paired_bootstrap(
-    a: FloatArray, b: FloatArray, *, resamples: int = 10_000, seed: int = 0
-) -> PairedDifference:
+def paired_bootstrap(a: FloatArray, b: FloatArray, *, resamples: int = 10_000, seed: int = 0) -> PairedDifference:
     """Is `a` better than `b` on the same users?
 
     Args:
