@@ -1,0 +1,188 @@
+"""The headless core that the command line, the TUI and the demo call: history in, ranked items out.
+
+The encoder proposes candidates out of the whole catalogue, the LLM ranks them by the likelihood of their titles.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from llara_app.catalogue import Catalogue, Item
+from llara_app.encoders import SequentialEncoder
+from llara_app.errors import UsageError
+from llara_app.models.bundle import load_bundle
+from llara_app.models.manifest import Manifest
+from llara_app.prompts import HybridPrompt, PromptMode, build_prompt
+from llara_app.ranking import Ranker
+from llara_app.ranking.torch_ranker import TorchRanker
+
+DEFAULT_CANDIDATES = 20
+
+
+@dataclass(frozen=True)
+class RankedItem:
+    """One recommended item.
+
+    Attributes:
+        probability: of this item among the candidates.
+        log_likelihood: of its title and the end of the answer, in nats.
+        encoder_rank: its place when the encoder ranks all items, 1 being the best.
+    """
+
+    item: Item
+    probability: float
+    log_likelihood: float
+    encoder_rank: int
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What the LLM recommends after a history, best first.
+
+    Attributes:
+        history: the items that stood in the prompt, oldest first.
+        prompt: what the LLM was shown.
+        milliseconds: from the history to the ranked items.
+    """
+
+    history: tuple[Item, ...]
+    items: tuple[RankedItem, ...]
+    prompt: HybridPrompt
+    mode: PromptMode
+    engine: str
+    milliseconds: float
+
+    def as_document(self, user: str | None = None) -> dict[str, Any]:
+        """The recommendation as one JSON-serialisable document."""
+        return {
+            "user": user,
+            "mode": str(self.mode),
+            "engine": self.engine,
+            "milliseconds": round(self.milliseconds, 3),
+            "history": [{"item": item.item_id, "title": item.title} for item in self.history],
+            "items": [
+                {
+                    "item": ranked.item.item_id,
+                    "title": ranked.item.title,
+                    "probability": ranked.probability,
+                    "log_likelihood": ranked.log_likelihood,
+                    "encoder_rank": ranked.encoder_rank,
+                }
+                for ranked in self.items
+            ],
+        }
+
+
+class Recommender:
+    """A loaded bundle that recommends.
+
+    Args:
+        manifest: of the bundle.
+        catalogue: in token order.
+        encoder: proposes candidates.
+        ranker: ranks them.
+    """
+
+    def __init__(self, manifest: Manifest, catalogue: Catalogue, encoder: SequentialEncoder, ranker: Ranker) -> None:
+        self.manifest = manifest
+        self.catalogue = catalogue
+        self.encoder = encoder
+        self.ranker = ranker
+
+    @classmethod
+    def load(
+        cls, folder: Path, *, device: str | None = None, progress: Callable[[str], None] | None = None
+    ) -> Recommender:
+        """Load the bundle in `folder` with the torch engine; see :func:`~llara_app.models.bundle.load_bundle`."""
+        bundle = load_bundle(folder, device=device, progress=progress)
+        ranker = TorchRanker(bundle.model, bundle.prompt_tokenizer, bundle.tokenizer)
+        return cls(bundle.manifest, bundle.catalogue, bundle.encoder, ranker)
+
+    @torch.inference_mode()
+    def encoder_scores(self, history: Sequence[Item]) -> npt.NDArray[np.float32]:
+        """The encoder's logits of every item as the next one, ``[num_items]``.
+
+        Raises:
+            UsageError: the history is empty.
+        """
+        if not history:
+            raise UsageError("This history is empty", "", "Add at least one item to it.")
+        recent = [item.index for item in history[-self.encoder.max_history :]]
+        logits = self.encoder(torch.tensor([recent]), torch.tensor([len(recent)]))[0]
+        scores: npt.NDArray[np.float32] = logits.float().cpu().numpy()
+        return scores
+
+    def propose(self, history: Sequence[Item], count: int = DEFAULT_CANDIDATES) -> list[Item]:
+        """The encoder's best `count` items that are not in the history, best first."""
+        scores = self.encoder_scores(history).copy()
+        scores[[item.index for item in history]] = -np.inf
+        best = np.argsort(-scores, kind="stable")[: min(count, len(scores) - len({i.index for i in history}))]
+        return [self.catalogue[int(index)] for index in best]
+
+    def prompt(self, history: Sequence[Item], candidates: Sequence[Item]) -> HybridPrompt:
+        """The prompt for the last ``max_history`` items and the candidates, in an order that tells nothing.
+
+        The encoder proposes candidates best first; shown in that order, their places would tell its opinion. They
+        are shuffled by a generator that the candidates themselves seed, so the same request gives the same prompt.
+        """
+        indexes = sorted(item.index for item in candidates)
+        order = np.random.default_rng(indexes).permutation(len(indexes))
+        shown = [self.catalogue[indexes[place]] for place in order]
+        return build_prompt(self.manifest.template, history[-self.manifest.max_history :], shown)
+
+    def recommend(
+        self,
+        history: Sequence[Item],
+        *,
+        candidates: Sequence[Item] | None = None,
+        num_candidates: int = DEFAULT_CANDIDATES,
+        top_k: int | None = None,
+        mode: PromptMode | None = None,
+    ) -> Recommendation:
+        """Rank the next items after `history` (oldest first).
+
+        Args:
+            candidates: what to choose from; by default the encoder proposes `num_candidates`.
+            top_k: how many to give back; by default all candidates.
+            mode: how items are shown to the LLM; by default as the bundle was trained.
+
+        Raises:
+            UsageError: the history is empty, or there is nothing to choose from.
+            PromptTooLongError: the candidates do not fit into the LLM's context.
+        """
+        started = time.perf_counter()
+        mode = mode or self.manifest.mode
+        scores = self.encoder_scores(history)
+        chosen = list(candidates) if candidates is not None else self.propose(history, num_candidates)
+        if not chosen:
+            raise UsageError("There is nothing to choose from", "no candidates", "Give at least one candidate.")
+        prompt = self.prompt(history, chosen)
+        result = self.ranker.score([prompt], mode)[0]
+        encoder_ranks = np.empty(len(scores), dtype=np.int64)
+        encoder_ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+        order = np.argsort(-result.log_likelihoods, kind="stable")[:top_k]
+        items = tuple(
+            RankedItem(
+                item=prompt.candidates[place],
+                probability=float(result.probabilities[place]),
+                log_likelihood=float(result.log_likelihoods[place]),
+                encoder_rank=int(encoder_ranks[prompt.candidates[place].index]),
+            )
+            for place in order
+        )
+        return Recommendation(
+            history=prompt.history[result.dropped_history :],
+            items=items,
+            prompt=prompt,
+            mode=mode,
+            engine=self.ranker.engine,
+            milliseconds=1000 * (time.perf_counter() - started),
+        )
