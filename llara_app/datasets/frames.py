@@ -64,10 +64,9 @@ def read(path: Path, *, domain: str | None = None) -> SourceData:
             assigned[user] = name
             user_ids.extend([user] * len(sequence))
             item_column.extend(item_ids[item] for item in sequence)
-        if (
-            name == "train"
-            and (cut := sum(1 for sequence in sequences if len(sequence) > MAX_HISTORY) - _whole(windows)) > 0
-        ):
+        # A whole sequence begins with a window that is all padding.
+        cut = len(sequences) - sum(1 for window in windows if not window.history)
+        if name == "train" and cut > 0:
             notes.append(f"{file}: {cut} sequences begin in the middle, their first windows are not in the file")
     if not assigned:
         raise DataError(
@@ -130,10 +129,6 @@ def stitch(windows: Iterable[Window]) -> list[list[int]]:
     return sequences
 
 
-def _whole(windows: Iterable[Window]) -> int:
-    return sum(1 for window in windows if not window.history)
-
-
 def _row_order(frame: Frame) -> Iterable[int]:
     """Rows in the order of the index: a shuffled frame still knows what followed what."""
     if frame.index is None or len(np.unique(frame.index)) != frame.num_rows:
@@ -158,7 +153,7 @@ def _read_items(path: Path) -> pl.DataFrame:
     titles = path / "id2name.txt"
     if not titles.exists():
         raise DataError("The titles are missing", f"{path} has neither id2name.txt nor u.item")
-    rows = []
+    rows: list[tuple[str, str, dict[str, Any]]] = []
     for number, line in enumerate(titles.read_text(encoding="utf-8").splitlines()):
         item_id, separator, title = line.partition("::")
         if not separator or item_id != str(number):

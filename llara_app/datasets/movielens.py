@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,21 @@ from llara_app.datasets.splits import paper_assignment
 from llara_app.errors import DataError
 
 NUM_RATINGS = 100_000
-_GENRES = (
-    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical"
-    " Mystery Romance Sci-Fi Thriller War Western"
-).split()
+_GENRES = [
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+]  # fmt: skip
 _RATINGS = {"user_id": pl.String, "item_id": pl.String, "rating": pl.Int64, "time": pl.Int64}
 
 
-def read(path: Path, *, frames: Path | None = None) -> SourceData:
+def read(path: Path, *, frames: Path | None = None, min_rating: int | None = None) -> SourceData:
     """Read ``u.data`` and ``u.item`` from a folder.
 
     Args:
-        frames: a folder with the paper's ``Val_data.df`` and ``Test_data.df``. Ratings given in the same second have no
-            order in the raw file; the frames tell the paper's, and the last eleven items of their users follow them.
+        frames: a folder with the paper's ``Val_data.df`` and ``Test_data.df``. Ratings given in the same second have
+            no order in the raw file; the frames tell the paper's, and the histories of their users end with them.
+        min_rating: leave lower ratings out. All rows of the frames are a user's last eleven ratings *of at least 3*;
+            the paper's figures of 943 users and 100,000 interactions count all ratings.
 
     Raises:
         DataError: a missing, truncated or malformed file, or frames of another dataset.
@@ -39,7 +42,15 @@ def read(path: Path, *, frames: Path | None = None) -> SourceData:
     notes = []
     if ratings.height != NUM_RATINGS:
         notes.append(f"u.data has {ratings.height} ratings; the published file has {NUM_RATINGS}")
-    source = finish("movie", items, ratings.select("user_id", "item_id", "time"), notes=notes)
+    # The split is made before low ratings are left out: it is the whole first tenth, not that of liked movies.
+    whole = finish("movie", items, ratings.select("user_id", "item_id", "time"), notes=notes)
+    users = whole.interactions["user_id"].unique(maintain_order=True).to_list()
+    assigned = dict(zip(users, paper_assignment(len(users)), strict=True))
+    if min_rating is not None:
+        kept = ratings.filter(pl.col("rating") >= min_rating)
+        notes.append(f"{ratings.height - kept.height} ratings below {min_rating} left out")
+        whole = finish("movie", items, kept.select("user_id", "item_id", "time"), notes=notes)
+    source = replace(whole, assigned=assigned)
     return source if frames is None else _with_frames(source, ratings, frames)
 
 
@@ -97,33 +108,35 @@ def _read_ratings(file: Path) -> pl.DataFrame:
 
 
 def _with_frames(source: SourceData, ratings: pl.DataFrame, frames: Path) -> SourceData:
-    """The source with the order of the frames' rows for the users that they belong to."""
+    """The source with each frame's row at the end of its user's history."""
     item_ids: list[str] = source.items["item_id"].to_list()
     rated: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for user, item, rating in ratings.select("user_id", "item_id", "rating").iter_rows():
         rated[user].add((item, rating))
-    grouped = source.interactions.group_by("user_id", maintain_order=True).agg("item_id", "time")
-    histories = dict(zip(grouped["user_id"].to_list(), grouped["item_id"].to_list(), strict=True))
-    assigned = dict(zip(histories, paper_assignment(len(histories)), strict=True))
-    in_frames: dict[str, str] = {}
+    times = {(user, item): time for user, item, time in source.interactions.iter_rows()}
+    histories: dict[str, list[str]] = defaultdict(list)
+    for user, item in times:
+        histories[user].append(item)
+    found: dict[str, str] = {}
+    moved = 0
     for name in ("valid", "test"):
         file = _existing(frames / FILES[name])
         for row, window in enumerate(read_windows(file, len(item_ids))):
             user, last = _identify(window, item_ids, rated, f"{file}, row {row}")
-            in_frames[user] = name
-            earlier = set(last)
-            histories[user] = [item for item in histories[user] if item not in earlier] + last
-    for user, name in assigned.items():
-        assigned[user] = in_frames.get(user, "train" if name != "train" else name)
-    times = {(user, item): time for user, item, time in source.interactions.iter_rows()}
+            found[user] = name
+            earlier = [item for item in histories[user] if item not in set(last)]
+            moved += sum(1 for item in earlier if times[user, item] > times[user, last[-1]])
+            histories[user] = earlier + last
     ordered = pl.DataFrame(
         [(user, item, times[user, item]) for user, history in histories.items() for item in history],
         schema=source.interactions.schema,
         orient="row",
     )
-    counts = {name: sum(1 for found in in_frames.values() if found == name) for name in ("valid", "test")}
-    note = f"the order of {counts['valid']} validation and {counts['test']} test users follows the paper's frames"
-    return SourceData(source.domain, source.items, ordered, assigned=assigned, notes=(*source.notes, note))
+    notes = [*source.notes, f"the histories of {len(found)} users end as in the paper's frames"]
+    if moved:
+        notes.append(f"{moved} ratings that the frames leave out came after their last one and stand before them")
+    assigned = {user: found.get(user, "train") for user in histories}
+    return replace(source, interactions=ordered, assigned=assigned, notes=tuple(notes))
 
 
 def _identify(

@@ -70,12 +70,10 @@ class _Stand:
 class _DType(_Stand):
     __slots__ = ("order", "spec")
 
-    def __new__(cls, spec: object, *_: object) -> _DType:
+    def __init__(self, spec: object, *_: object) -> None:
         if not isinstance(spec, str) or not _DTYPE.fullmatch(spec):
             raise ValueError(f"arrays of {spec!r} are not read")
-        dtype = super().__new__(cls)
-        dtype.spec, dtype.order = spec, "="
-        return dtype
+        self.spec, self.order = spec, "="
 
     def __setstate__(self, state: Any) -> None:
         if state[1] not in ("<", ">", "|", "="):
