@@ -131,8 +131,12 @@ def _caser(module: ModuleRecord, tensors: Mapping[str, Tensor]) -> tuple[AnyEnco
         "filter_heights": [tensors[name].shape[2] for name in horizontal],
         "dropout": _dropout(module),
     }
-    weights |= _renamed(tensors, {f"horizontal_cnn.{i}": f"horizontal.{i}" for i in range(len(horizontal))})
-    weights |= _renamed(tensors, {"vertical_cnn": "vertical"})
+    for index, name in enumerate(horizontal):
+        # [filters, 1, height, d]: as wide as the image, so a linear layer over stacked rows.
+        weights[f"horizontal.{index}.weight"] = tensors[name].flatten(1)
+        weights[f"horizontal.{index}.bias"] = tensors[name.removesuffix("weight") + "bias"]
+    weights["vertical.weight"] = tensors["vertical_cnn.weight"].flatten(1)
+    weights["vertical.bias"] = tensors["vertical_cnn.bias"]
     return CaserConfig.model_validate(shapes), weights
 
 
