@@ -24,7 +24,7 @@ class Item:
     index: int
     item_id: str
     title: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

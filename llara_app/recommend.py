@@ -17,7 +17,7 @@ import torch
 
 from llara_app.catalogue import Catalogue, Item
 from llara_app.encoders import SequentialEncoder
-from llara_app.errors import UsageError
+from llara_app.errors import NotFoundError, UsageError
 from llara_app.models.bundle import load_bundle
 from llara_app.models.manifest import Manifest
 from llara_app.prompts import HybridPrompt, PromptMode, build_prompt
@@ -81,30 +81,19 @@ class Recommendation:
         }
 
 
-class Recommender:
-    """A loaded bundle that recommends.
+class Proposer:
+    """The part of a bundle that needs no LLM: proposes candidates and builds prompts.
 
     Args:
         manifest: of the bundle.
         catalogue: in token order.
-        encoder: proposes candidates.
-        ranker: ranks them.
+        encoder: scores all items.
     """
 
-    def __init__(self, manifest: Manifest, catalogue: Catalogue, encoder: SequentialEncoder, ranker: Ranker) -> None:
+    def __init__(self, manifest: Manifest, catalogue: Catalogue, encoder: SequentialEncoder) -> None:
         self.manifest = manifest
         self.catalogue = catalogue
         self.encoder = encoder
-        self.ranker = ranker
-
-    @classmethod
-    def load(
-        cls, folder: Path, *, device: str | None = None, progress: Callable[[str], None] | None = None
-    ) -> Recommender:
-        """Load the bundle in `folder` with the torch engine; see :func:`~llara_app.models.bundle.load_bundle`."""
-        bundle = load_bundle(folder, device=device, progress=progress)
-        ranker = TorchRanker(bundle.model, bundle.prompt_tokenizer, bundle.tokenizer)
-        return cls(bundle.manifest, bundle.catalogue, bundle.encoder, ranker)
 
     @torch.inference_mode()
     def encoder_scores(self, history: Sequence[Item]) -> npt.NDArray[np.float32]:
@@ -133,10 +122,43 @@ class Recommender:
         The encoder proposes candidates best first; shown in that order, their places would tell its opinion. They
         are shuffled by a generator that the candidates themselves seed, so the same request gives the same prompt.
         """
-        indexes = sorted(item.index for item in candidates)
+        indexes = sorted({item.index for item in candidates})
         order = np.random.default_rng(indexes).permutation(len(indexes))
         shown = [self.catalogue[indexes[place]] for place in order]
         return build_prompt(self.manifest.template, history[-self.manifest.max_history :], shown)
+
+
+class Recommender(Proposer):
+    """A loaded bundle that recommends.
+
+    Args:
+        manifest, catalogue, encoder: as in :class:`Proposer`.
+        ranker: ranks the candidates.
+    """
+
+    def __init__(self, manifest: Manifest, catalogue: Catalogue, encoder: SequentialEncoder, ranker: Ranker) -> None:
+        super().__init__(manifest, catalogue, encoder)
+        self.ranker = ranker
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        engine: str = "torch",
+        device: str | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> Recommender:
+        """Load the bundle in `folder`; see :func:`~llara_app.models.bundle.load_bundle`.
+
+        Raises:
+            NotFoundError: there is no such engine.
+        """
+        if engine != "torch":
+            raise NotFoundError.of("engine", engine, ["torch"])
+        bundle = load_bundle(folder, device=device, progress=progress)
+        ranker = TorchRanker(bundle.model, bundle.prompt_tokenizer, bundle.tokenizer)
+        return cls(bundle.manifest, bundle.catalogue, bundle.encoder, ranker)
 
     def recommend(
         self,
