@@ -2,9 +2,9 @@
 
     python benchmarks/import_interactions.py
 
-Prints one JSON document. The shell only copies text into a table; the store also checks ids, sorts histories by time,
-builds the catalogue, the search index, the key of the interactions and both splits. Every run has a process of its own,
-so that its peak memory is its own.
+Prints one JSON document. The shell only copies text into a table; the store also checks ids, sorts histories by
+time, builds the catalogue, the search index, the key of the interactions and both splits. Every run has a process of
+its own, so that its peak memory is its own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def generate(path: Path, interactions: int, users: int, items: int) -> None:
 
 
 def import_once(csv: Path, database: Path) -> dict[str, float]:
-    """Import into a new store; seconds for all of it and for reading the file, and the process's peak memory in MiB."""
+    """Import into a new store: the seconds it took, and the peak memory of the process in MiB."""
     start = time.perf_counter()
     source = table.read(csv)
     read = time.perf_counter()

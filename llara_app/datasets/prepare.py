@@ -89,7 +89,7 @@ def finish(
     users = first.select("user_id").with_row_index("user")
     rows = rows.join(users, on="user_id", how="left", maintain_order="left")
     if timed:
-        rows = rows.sort("user", "time", "item", maintain_order=True)
+        rows = rows.sort("user", "time", "item")
         repeated = pl.all_horizontal(pl.col("user", "time", "item") == pl.col("user", "time", "item").shift(1))
         kept = rows.filter(~repeated.fill_null(False))
     else:

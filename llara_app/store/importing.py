@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,10 @@ from llara_app.store.titles import distinct_titles
 Progress = Callable[[int, int], None]
 """Called with the interactions written so far and their total."""
 
-CHUNK = 100_000
+CHUNK = 120_000
+MAX_PARAMETERS = 960
+"""Of one statement; every build of SQLite takes 999."""
+
 _NO_TIME = np.iinfo(np.int64).min
 
 
@@ -113,16 +117,26 @@ def write(db: Database, name: str, source: EncodedSource, progress: Progress | N
             json.dumps(source.notes, ensure_ascii=False),
         ),
     ).lastrowid
-    db.conn.executemany(
-        "INSERT INTO items (id, dataset, number, item_id, title, metadata) VALUES (?, ?, ?, ?, ?, ?)",
-        ((first_item + number, dataset, number, *item) for number, item in enumerate(source.items)),
+    _insert(
+        db,
+        "items (id, dataset, number, item_id, title, metadata)",
+        6,
+        [
+            value
+            for number, item in enumerate(source.items)
+            for value in (first_item + number, dataset, number, *item)
+        ],
     )
-    db.conn.executemany(
-        "INSERT INTO users (id, dataset, user_id, history_length, custom) VALUES (?, ?, ?, ?, 0)",
-        (
-            (first_user + number, dataset, user_id, length)
+    db.execute("INSERT INTO items_fts (rowid, title) SELECT id, title FROM items WHERE dataset = ?", (dataset,))
+    _insert(
+        db,
+        "users (id, dataset, user_id, history_length, custom)",
+        5,
+        [
+            value
             for number, (user_id, length) in enumerate(zip(source.user_ids, source.lengths.tolist(), strict=True))
-        ),
+            for value in (first_user + number, dataset, user_id, length, 0)
+        ],
     )
     _write_interactions(db, source, first_user, first_item, progress)
     db.conn.executemany(
@@ -150,23 +164,26 @@ def _write_interactions(
     users = np.repeat(np.arange(len(source.lengths)), source.lengths)
     starts = np.cumsum(source.lengths) - source.lengths
     positions = np.arange(total) - starts[users]
+    rows = np.stack([users + first_user, positions, source.item_numbers + first_item, source.times], axis=1)
     for start in range(0, total, CHUNK):
-        part = slice(start, start + CHUNK)
-        times: Sequence[int | None] = source.times[part].tolist()
-        if _NO_TIME in source.times[part]:
-            times = [None if time == _NO_TIME else time for time in times]
-        db.conn.executemany(
-            "INSERT INTO interactions (user, position, item, time) VALUES (?, ?, ?, ?)",
-            zip(
-                (users[part] + first_user).tolist(),
-                positions[part].tolist(),
-                (source.item_numbers[part] + first_item).tolist(),
-                times,
-                strict=True,
-            ),
-        )
+        chunk = rows[start : start + CHUNK]
+        if (chunk[:, 3] == _NO_TIME).any():
+            chunk = chunk.astype(object)
+            chunk[chunk[:, 3] == _NO_TIME, 3] = None
+        _insert(db, "interactions (user, position, item, time)", 4, chunk.ravel().tolist())
         if progress is not None:
-            progress(min(start + CHUNK, total), total)
+            progress(start + len(chunk), total)
+
+
+def _insert(db: Database, into: str, width: int, values: list[Any]) -> None:
+    """Insert rows of `width` values each, many with one statement: to run it costs more than a row of it."""
+    at_once = MAX_PARAMETERS // width * width
+    whole = len(values) // at_once * at_once
+    for start, stop, size in ((0, whole, at_once), (whole, len(values), width)):
+        rows = ", ".join([f"({', '.join('?' * width)})"] * (size // width))
+        db.conn.executemany(
+            f"INSERT INTO {into} VALUES {rows}", (values[at : at + size] for at in range(start, stop, size))
+        )
 
 
 def _item_numbers(items: pl.DataFrame, interactions: pl.DataFrame) -> IntArray:
