@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,62 +21,11 @@ from llara_app.models.manifest import Manifest
 from llara_app.prompts import HybridPrompt, PromptMode, build_prompt
 from llara_app.ranking import Ranker
 from llara_app.ranking.torch_ranker import TorchRanker
+from llara_app.recommendation import RankedItem, Recommendation
+
+__all__ = ["DEFAULT_CANDIDATES", "Proposer", "RankedItem", "Recommendation", "Recommender"]
 
 DEFAULT_CANDIDATES = 20
-
-
-@dataclass(frozen=True)
-class RankedItem:
-    """One recommended item.
-
-    Attributes:
-        probability: of this item among the candidates.
-        log_likelihood: of its title and the end of the answer, in nats.
-        encoder_rank: its place when the encoder ranks all items, 1 being the best.
-    """
-
-    item: Item
-    probability: float
-    log_likelihood: float
-    encoder_rank: int
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """What the LLM recommends after a history, best first.
-
-    Attributes:
-        history: the items that stood in the prompt, oldest first.
-        prompt: what the LLM was shown.
-        milliseconds: from the history to the ranked items.
-    """
-
-    history: tuple[Item, ...]
-    items: tuple[RankedItem, ...]
-    prompt: HybridPrompt
-    mode: PromptMode
-    engine: str
-    milliseconds: float
-
-    def as_document(self, user: str | None = None) -> dict[str, Any]:
-        """The recommendation as one JSON-serialisable document."""
-        return {
-            "user": user,
-            "mode": str(self.mode),
-            "engine": self.engine,
-            "milliseconds": round(self.milliseconds, 3),
-            "history": [{"item": item.item_id, "title": item.title} for item in self.history],
-            "items": [
-                {
-                    "item": ranked.item.item_id,
-                    "title": ranked.item.title,
-                    "probability": ranked.probability,
-                    "log_likelihood": ranked.log_likelihood,
-                    "encoder_rank": ranked.encoder_rank,
-                }
-                for ranked in self.items
-            ],
-        }
 
 
 class Proposer:
