@@ -76,7 +76,5 @@ def make_world(folder: Path, architecture: str = "llama") -> World:
     store.import_dataset("small", source())
     torch.manual_seed(0)
     encoder = build_encoder(SASRecConfig(num_items=NUM_ITEMS, hidden_size=16))
-    save_encoder(
-        encoder, folder / "encoder", dataset="small", catalogue_hash=store.catalogue("small").hash, seed=0
-    )
+    save_encoder(encoder, folder / "encoder", dataset="small", catalogue_hash=store.catalogue("small").hash, seed=0)
     return World(folder, store, make_llm(folder / "llm", architecture), folder / "encoder")

@@ -40,9 +40,7 @@ def make_tokenizer(*, bos: bool) -> PreTrainedTokenizerFast:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
         )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
 
 def make_config(architecture: str, vocabulary_size: int) -> PreTrainedConfig:
@@ -60,7 +58,13 @@ def make_config(architecture: str, vocabulary_size: int) -> PreTrainedConfig:
     }
     if architecture == "gpt2":
         return GPT2Config(
-            vocab_size=vocabulary_size, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=0, eos_token_id=1
+            vocab_size=vocabulary_size,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=1024,
+            bos_token_id=0,
+            eos_token_id=1,
         )
     if architecture == "qwen3":
         return Qwen3Config(**shared, head_dim=8)

@@ -170,9 +170,7 @@ def test_realised_hybrid_share_follows_the_schedule(world: World, workers: int, 
     catalogue = world.store.catalogue("small")
     model = build_model(spec, llm, catalogue)
     dataset, total_steps = make_dataset(world.store, spec, catalogue, llm, model)
-    sampler = StepSampler(
-        dataset.lengths(), batch_size=32, micro_batch_size=16, total_steps=total_steps, seed=0
-    )
+    sampler = StepSampler(dataset.lengths(), batch_size=32, micro_batch_size=16, total_steps=total_steps, seed=0)
     assert total_steps >= 4 * sampler.steps_per_epoch > 16
     shares = np.zeros(total_steps)
     for batch in make_loader(dataset, sampler, num_workers=workers, persistent_workers=persistent):
@@ -262,7 +260,9 @@ def test_another_llm_of_the_same_shape_is_refused(bundle: Path, tmp_path: Path) 
         load_bundle(copy, device="cpu")
 
 
-def test_a_full_disk_leaves_nothing_half_written(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_nothing_half_written(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import llara_app.models.bundle as bundle_module
 
     def full(*_: object, **__: object) -> None:
