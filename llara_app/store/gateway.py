@@ -17,11 +17,12 @@ from llara_app.datasets.source import SourceData
 from llara_app.datasets.splits import SPLITS
 from llara_app.errors import DataError, NotFoundError, StoreError, UsageError
 from llara_app.sequences import MIN_HISTORY, CandidateSets, Sequences, Split, draw_candidates
-from llara_app.store import importing, users
+from llara_app.store import importing, user_search, users
 from llara_app.store.database import Connections
 from llara_app.store.importing import Progress, from_blob, to_blob
-from llara_app.store.records import DatasetInfo, Interaction, UserInfo
+from llara_app.store.records import DatasetInfo, Interaction, UserInfo, UserMatch
 from llara_app.store.search import search
+from llara_app.store.user_search import UserSearch
 
 _DATASET = (
     "id, first_item, first_user, name, domain, hash, num_users, num_items, num_interactions, imported_at, notes"
@@ -295,6 +296,41 @@ class Store:
         db = self._connections.db
         return users.list_users(db, dataset.id, query=query, ids=ids, limit=limit, offset=offset)
 
+    def find_users(
+        self, name: str, query: str = "", *, protocol: str | None = None, split: str | None = None
+    ) -> UserSearch:
+        """All users whose id contains `query` or whose history has a title that matches it, to be read in pages.
+
+        With `protocol` and `split`, only users with a row in that split.
+        """
+        dataset = self._row(name)
+        rows = None
+        if protocol is not None and split is not None:
+            rows = self.split(name, protocol, split).users.astype(np.int64) + dataset.first_user
+        return user_search.find(
+            self._connections.db,
+            dataset.id,
+            name,
+            query=query,
+            first_item=dataset.first_item,
+            num_items=dataset.info.num_items,
+            first_user=dataset.first_user,
+            num_users=dataset.info.num_users,
+            rows=rows,
+        )
+
+    def found_users(self, found: UserSearch, offset: int = 0, limit: int = 50) -> list[UserMatch]:
+        """A page of a search."""
+        return user_search.page(self._connections.db, found, offset, limit)
+
+    def history_length_counts(self, name: str) -> dict[int, int]:
+        """How many users have a history of each length, shortest first."""
+        rows = self._connections.db.execute(
+            "SELECT history_length, count(*) FROM users WHERE dataset = ? GROUP BY history_length",
+            (self._row(name).id,),
+        )
+        return dict(rows.fetchall())
+
     def history(self, name: str, user_id: str) -> list[Interaction]:
         """A user's whole history, oldest first."""
         db = self._connections.db
@@ -317,6 +353,26 @@ class Store:
         with self._connections.write() as db:
             user, _ = users.editable_history(db, dataset, user_id)
             db.execute("DELETE FROM users WHERE id = ?", (user,))
+
+    def rename_user(self, name: str, user_id: str, new_id: str) -> None:
+        """Give a user made by hand another id.
+
+        Raises:
+            UsageError: the user was imported, or the new id is blank or taken.
+        """
+        dataset = self._row(name).id
+        with self._connections.write() as db:
+            user, _ = users.editable_history(db, dataset, user_id)
+            if new_id != user_id:
+                users.require_free(db, dataset, new_id)
+                db.execute("UPDATE users SET user_id = ? WHERE id = ?", (new_id, user))
+
+    def set_history(self, name: str, user_id: str, items: Sequence[str]) -> None:
+        """Replace the whole history of a user made by hand by item ids, oldest first."""
+        dataset = self._row(name).id
+        with self._connections.write() as db:
+            user, _ = users.editable_history(db, dataset, user_id)
+            users.write_history(db, user, [users.find_item_row(db, dataset, item_id) for item_id in items])
 
     def add_to_history(self, name: str, user_id: str, item_id: str, position: int | None = None) -> None:
         """Put an item into the history of a user made by hand, at its end or before `position`."""

@@ -20,6 +20,7 @@ from llara_app.datasets.splits import make_splits
 from llara_app.errors import DataError
 from llara_app.sequences import IntArray, Split
 from llara_app.store.titles import distinct_titles
+from llara_app.store.user_search import write_postings
 
 Progress = Callable[[int, int], None]
 """Called with the interactions written so far and their total."""
@@ -165,6 +166,7 @@ def _write_interactions(
     starts = np.cumsum(source.lengths) - source.lengths
     positions = np.arange(total) - starts[users]
     rows = np.stack([users + first_user, positions, source.item_numbers + first_item, source.times], axis=1)
+    write_postings(db, first_item, first_user, rows[:, 2], rows[:, 0])
     for start in range(0, total, CHUNK):
         chunk = rows[start : start + CHUNK]
         if (chunk[:, 3] == _NO_TIME).any():

@@ -39,6 +39,16 @@ class UserInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class UserMatch:
+    """A user found by a search; `title` is the item of the history that matched, None if the id did."""
+
+    user_id: str
+    history_length: int
+    custom: bool
+    title: Item | None
+
+
+@dataclass(frozen=True, slots=True)
 class Interaction:
     """One step of a history; `position` counts from 0, `time` is in Unix seconds or unknown."""
 

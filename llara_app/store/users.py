@@ -65,22 +65,31 @@ def add_user(db: Database, dataset: int, user_id: str | None, item_ids: Sequence
         UsageError: if there is such a user already.
     """
     rows = [find_item_row(db, dataset, item_id) for item_id in item_ids]
-    taken = "SELECT 1 FROM users WHERE dataset = ? AND user_id = ?"
     if user_id is None:
         number, user_id = 1, "me"
-        while db.execute(taken, (dataset, user_id)).fetchone():
+        while _is_taken(db, dataset, user_id):
             number += 1
             user_id = f"me-{number}"
-    elif not user_id.strip():
-        raise UsageError("A user needs a name")
-    elif db.execute(taken, (dataset, user_id)).fetchone():
-        raise UsageError(f"There is a user {user_id!r} already", "", "Choose another name.")
+    require_free(db, dataset, user_id)
     user = db.execute(
         "INSERT INTO users (dataset, user_id, history_length, custom) VALUES (?, ?, 0, 1)", (dataset, user_id)
     ).lastrowid
     assert user is not None
     write_history(db, user, rows)
     return user_id
+
+
+def require_free(db: Database, dataset: int, user_id: str) -> None:
+    """Raise UsageError if a user id is blank or taken."""
+    if not user_id.strip():
+        raise UsageError("A user needs a name")
+    if _is_taken(db, dataset, user_id):
+        raise UsageError(f"There is a user {user_id!r} already", "", "Choose another name.")
+
+
+def _is_taken(db: Database, dataset: int, user_id: str) -> bool:
+    rows = db.execute("SELECT 1 FROM users WHERE dataset = ? AND user_id = ?", (dataset, user_id))
+    return rows.fetchone() is not None
 
 
 def write_history(db: Database, user: int, rows: Sequence[int]) -> None:
