@@ -16,6 +16,12 @@ INTERRUPTED = 130
 
 # Command name -> module and attribute; a module is imported only when its command is asked for.
 COMMANDS = {
+    "doctor": ("llara_app.cli.doctor", "doctor"),
+    "train": ("llara_app.cli.train", "train"),
+    "evaluate": ("llara_app.cli.evaluate", "evaluate"),
+    "recommend": ("llara_app.cli.recommend", "recommend"),
+    "prompt": ("llara_app.cli.recommend", "prompt"),
+    "predict": ("llara_app.cli.recommend", "predict"),
     "data": ("llara_app.cli.data", "data"),
     "history": ("llara_app.cli.history", "history"),
     "encoder": ("llara_app.cli.encoder", "encoder"),

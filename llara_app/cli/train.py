@@ -1,0 +1,254 @@
+"""``llara-app train``: curriculum fine-tuning from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from llara_app.cli.common import Command, examples, note, print_result, settings, stderr
+from llara_app.errors import UsageError
+
+if TYPE_CHECKING:
+    from llara_app.store import Store
+    from train.config import RunSpec
+    from train.finetune import StepReport
+
+NANO = "nano"
+PROTOCOLS = ("paper", "leave-one-out")
+CURRICULA = ("linear", "direct", "text", "two-stage", "root", "cosine", "step")
+MODES = ("text", "behaviour", "index", "hybrid")
+
+
+@click.command(
+    cls=Command,
+    epilog=examples(
+        "llara-app train --dataset movielens",
+        "llara-app train --dataset steam --llm meta-llama/Llama-2-7b-hf --encoder sasrec",
+        "llara-app train --dataset lastfm --curriculum two-stage --epochs 5 --output runs/two-stage",
+        "llara-app train --resume runs/two-stage",
+        "accelerate launch -m llara_app train --dataset steam --llm meta-llama/Llama-2-7b-hf",
+    ),
+)
+@click.option("--dataset", help="A dataset of the store; movielens, lastfm and steam are fetched if missing.")
+@click.option("--llm", help="nano (default), a Hugging Face hub id, or a folder that holds a model.")
+@click.option("--revision", help="The hub commit or tag of the LLM.")
+@click.option("--encoder", help="sasrec (default), gru4rec, caser (trained first if missing), a name or a folder.")
+@click.option("--protocol", type=click.Choice(PROTOCOLS), help="Which split [default: paper].")
+@click.option("--template", help="Prompt template: a name or a TOML file [default: the dataset's domain].")
+@click.option("--config", "config_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="TOML.")
+@click.option("--curriculum", type=click.Choice(CURRICULA), help="Schedule of p(tau) [default: linear].")
+@click.option("--mode", "hard_mode", type=click.Choice(MODES), help="The hard mode [default: hybrid].")
+@click.option("--easy-mode", type=click.Choice(MODES), help="The easy mode [default: text].")
+@click.option("--epochs", type=float, help="Passes over the training rows.")
+@click.option("--max-steps", type=int, help="Optimizer steps at most.")
+@click.option("--batch-size", type=int, help="Examples in an optimizer step, over all processes.")
+@click.option("--micro-batch-size", type=int, help="Examples in one forward pass.")
+@click.option("--learning-rate", type=float, help="The peak.")
+@click.option("--lora-rank", type=int)
+@click.option("--candidates", "num_candidates", type=int, help="Titles in each prompt [default: 20].")
+@click.option("--max-length", type=int, help="Tokens of a prompt and its answer; oldest history goes first.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]))
+@click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, more time.")
+@click.option("--num-workers", type=int, help="Processes that prepare batches.")
+@click.option("--checkpoint-every", type=int, help="Optimizer steps between checkpoints.")
+@click.option("--tensorboard", is_flag=True, default=None, help="Also log for TensorBoard.")
+@click.option("--device", help="cuda, mps or cpu [default: the best there is].")
+@click.option("--output", type=click.Path(path_type=Path), help="The bundle's folder [default: under --home].")
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the interrupted run of this --output.")
+def train(
+    dataset: str | None,
+    llm: str | None,
+    revision: str | None,
+    encoder: str | None,
+    protocol: str | None,
+    template: str | None,
+    config_file: Path | None,
+    device: str | None,
+    output: Path | None,
+    resume: Path | None,
+    **options: Any,
+) -> None:
+    """Fine-tune an LLM on hybrid prompts along a curriculum, and leave a bundle.
+
+    Trained are LoRA weights and the projector; the encoder and the LLM stay frozen. Ctrl-C keeps a checkpoint.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    if settings().seed:
+        given["seed"] = settings().seed
+    with settings().open_store() as store:
+        if resume is not None:
+            chosen = [dataset, llm, revision, encoder, protocol, template, config_file, output, *given.values()]
+            if any(value is not None for value in chosen):
+                raise UsageError(
+                    "--resume takes no other settings", "a run goes on as it began", "Give --resume and --device only."
+                )
+            from train.finetune import read_spec, training_folder
+
+            output = resume
+            spec = read_spec(training_folder(output))
+        else:
+            if dataset is None:
+                raise UsageError("Which dataset?", "--dataset is missing", "See: llara-app data list")
+            spec, output = _new_run(
+                store, dataset, llm, revision, encoder, protocol, template, config_file, output, device, given
+            )
+        _run(store, spec, output, device)
+
+
+def _new_run(
+    store: Store,
+    dataset: str,
+    llm: str | None,
+    revision: str | None,
+    encoder: str | None,
+    protocol: str | None,
+    template: str | None,
+    config_file: Path | None,
+    output: Path | None,
+    device: str | None,
+    given: dict[str, Any],
+) -> tuple[RunSpec, Path]:
+    from llara_app.datasets.sources import ensure_dataset
+    from llara_app.prompts import find_template
+    from train.config import RunSpec, make_config
+    from train.finetune import prepare_run
+
+    if llm is None:
+        note("LLM: nano, the small Llama of this package. For paper-grade results pass --llm with a 7B model.")
+    llm = llm or NANO
+    protocol = protocol or "paper"
+    config = make_config(llm, config_file, given)
+    info = ensure_dataset(store, dataset, note=note)
+    words = find_template(template) if template else find_template(info.domain, fallback=True)
+    encoder_folder = _encoder(store, dataset, encoder or "sasrec", protocol, device)
+    output = output or free_output(dataset, llm, config.curriculum)
+    spec = RunSpec(
+        dataset=dataset,
+        dataset_hash=info.hash,
+        protocol=protocol,
+        llm=str(Path(llm).resolve()) if Path(llm).is_dir() else llm,
+        revision=revision,
+        encoder=str(encoder_folder.resolve()),
+        template=template or words.name,
+        config=config,
+    )
+    prepare_run(store, spec, output)
+    return spec, output
+
+
+def free_output(dataset: str, llm: str, curriculum: str) -> Path:
+    """The first free place under the home for a new bundle."""
+    from llara_app import locations
+    from train.finetune import training_folder
+
+    name = f"{dataset}-{Path(llm).name}-{curriculum}"
+    number = 1
+    while True:
+        folder = locations.bundles() / (name if number == 1 else f"{name}-{number}")
+        if not folder.exists() and not training_folder(folder).exists():
+            return folder
+        number += 1
+
+
+def _encoder(store: Store, dataset: str, name: str, protocol: str, device: str | None) -> Path:
+    """The folder of the encoder; a plain architecture that was never trained on this split is trained now."""
+    from llara_app.encoders import ARCHITECTURES, EncoderManifest, encoder_folder, find_encoder
+    from train.encoders import keep_trained_encoder
+
+    if name not in ARCHITECTURES:
+        folder = find_encoder(name, dataset)
+    else:
+        kept_as = name if protocol == "paper" else f"{name}-{protocol}"
+        folder = encoder_folder(dataset, kept_as)
+        if not folder.exists():
+            note(f"No {name} was trained on {dataset} yet: training one first.")
+            with epoch_progress(f"{name} on {dataset}") as show:
+                keep_trained_encoder(
+                    store, dataset, name, protocol, folder, seed=settings().seed, device=device, progress=show
+                )
+    trained_on = EncoderManifest.read(folder).training.get("protocol")
+    if trained_on is not None and trained_on != protocol:
+        raise UsageError(
+            "The encoder was trained on another split",
+            f"{folder.name} learned from the {trained_on!r} split, which holds test items of {protocol!r}",
+            f"Pass --protocol {trained_on}, or train an encoder on {protocol!r}.",
+        )
+    return folder
+
+
+def _run(store: Store, spec: RunSpec, output: Path, device: str | None) -> None:
+    from llara_app.models.manifest import LOG_FILE
+    from train.finetune import finetune, training_folder
+
+    run_id = store.record_run(
+        {
+            "dataset": spec.dataset,
+            "bundle": str(output.resolve()),
+            "status": "running",
+            "config": spec.model_dump(mode="json"),
+        }
+    )
+    status = "failed"
+    try:
+        with step_progress(f"{spec.llm.rsplit('/', 1)[-1]} on {spec.dataset}") as show:
+            manifest = finetune(store, spec, output, device=device, progress=show)
+        status = "finished"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        note(f"Interrupted; go on with: llara-app train --resume {output}")
+        raise
+    finally:
+        store.update_run(run_id, {"status": status})
+    print_result(
+        f"Trained {output.name}",
+        {
+            "bundle": str(output),
+            "dataset": spec.dataset,
+            "llm": spec.llm,
+            "encoder": Path(spec.encoder).name,
+            "curriculum": spec.config.curriculum,
+            "steps": manifest.training["total_steps"],
+            "log": str(output / LOG_FILE),
+        },
+    )
+    note(f"Next: llara-app evaluate {output}")
+    assert not training_folder(output).exists()
+
+
+@contextmanager
+def step_progress(description: str) -> Iterator[Callable[[StepReport], None]]:
+    """A live line of step, loss, p(tau), samples per second and time left."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}  p(tau) {task.fields[p]}  {task.fields[speed]} samples/s"),
+        TimeRemainingColumn(),
+        console=stderr,
+        disable=settings().quiet,
+    )
+    smoothed: dict[str, float] = {}
+
+    def smooth(name: str, value: float) -> float:
+        smoothed[name] = 0.95 * smoothed.get(name, value) + 0.05 * value
+        return smoothed[name]
+
+    with progress:
+        task = progress.add_task(description, total=None, loss="-", p="-", speed="-")
+
+        def show(report: StepReport) -> None:
+            progress.update(
+                task,
+                total=report.total_steps,
+                completed=report.step + 1,
+                loss=f"{smooth('loss', report.loss):.3f}",
+                p=f"{report.probability:.2f}",
+                speed=f"{report.num_examples / smooth('seconds', report.seconds):.0f}",
+            )
+
+        yield show
