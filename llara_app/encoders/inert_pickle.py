@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -274,6 +275,7 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> ModuleRecord:
 
     content = archive.read(pickles[0])
     try:
+        _require_modest_memo(content)
         module = _InertUnpickler(content, storage).load()
     except (DataError, OSError, zipfile.BadZipFile):
         raise
@@ -291,3 +293,10 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> ModuleRecord:
             "Files written by torch.save(model) are read, not state dictionaries.",
         )
     return module
+
+
+def _require_modest_memo(content: bytes) -> None:
+    """Refuse a memo place beyond any real one: the unpickler would allocate all places before it."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and argument is not None and argument > len(content):
+            raise UnsafePickleError("The checkpoint's pickle asks for too much memory", f"memo place {argument}")
