@@ -1,0 +1,309 @@
+"""What the nano LLM reads: film facts, lists read twice, and prompts to choose from; all generated, from one seed.
+
+Every choice carries the probabilities of *all* its candidates rather than one drawn answer: the process is ours, so
+the model can learn from what it would do on average, which takes far fewer examples than learning from draws.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from llara_app.catalogue import Item
+from llara_app.datasets.demo.catalogue import Film, film_facts
+from llara_app.prompts import HybridPrompt, PromptMode, PromptTokenizer, build_prompt, find_template
+from train.nano_titles import WORDS, TitleGenerator
+
+LATENT_SIZE = 64
+"""Width of the made-up item embeddings: the encoders' own."""
+
+DOMAINS = ("movie", "game", "artist", "item")
+WHOLE_WORDS = ("adjectives", "nouns", "verbs", "first_names", "small_words", "game_words")
+MAX_CANDIDATES = 20
+MAX_HISTORY = 10
+
+World = Literal["random", "sequels", "vectors", "films", "film-vectors"]
+"""Why a candidate is chosen: for no reason; because its title continues one of the history; because its vector is
+near the history's; because of what is known about the films; or both of the last two."""
+
+SHARPNESS = 10.0
+"""How strongly nearness (a cosine) decides in the world of vectors."""
+
+RECENCY = 0.8
+"""In the world of vectors each step back in the history counts this much less."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A prompt and how likely each of its candidates is to be chosen.
+
+    Attributes:
+        prompt: items are numbered by their row in `vectors` of the pool they came with.
+        probabilities: one for each candidate; they sum to 1.
+        mode: ``text`` or ``hybrid``.
+    """
+
+    prompt: HybridPrompt
+    probabilities: tuple[float, ...]
+    mode: PromptMode
+
+
+@dataclass(frozen=True)
+class Document:
+    """Token ids to train on: one text, then any number of alternative continuations of it.
+
+    Attributes:
+        ids: the text.
+        branches: continuations; each sees the text and itself, and stands directly after the text.
+        targets: ``(position, token, weight)``: what should follow the token at `position` of text and branches laid
+            end to end. The weights of one position sum to how much that position counts.
+        copied_from: targets at positions from here on can be copied from what was read before.
+    """
+
+    ids: list[int]
+    branches: tuple[list[int], ...]
+    targets: list[tuple[int, int, float]]
+    copied_from: int
+
+    def __len__(self) -> int:
+        return len(self.ids) + sum(map(len, self.branches))
+
+
+def sentences_about(film: Film, rng: random.Random) -> list[str]:
+    """The facts of one film as plain sentences, in random order and wording."""
+    title = film.title
+    genres = " and ".join(genre.lower() for genre in film.genres)
+    facts = [
+        rng.choice((f"{title} is a {genres} film.", f"The genre of {title} is {genres}.")),
+        rng.choice((f"{title} was directed by {film.director}.", f"{film.director} directed {title}.")),
+        f"{film.name} came out in {film.year}.",
+    ]
+    if film.series:
+        facts.append(f"{title} is part {film.part} of {film.series}.")
+    if film.actors:
+        facts.append(f"{title} stars {' and '.join(film.actors)}.")
+    rng.shuffle(facts)
+    return facts
+
+
+class TextSource:
+    """Draws texts and choices.
+
+    Args:
+        seed: equal seeds give equal texts.
+        films: the world that is talked about; the demo catalogue's by default.
+    """
+
+    def __init__(self, seed: int, films: Sequence[Film] | None = None) -> None:
+        self.rng = random.Random(seed)
+        self.numbers = np.random.default_rng(seed)
+        self.titles = TitleGenerator(self.rng)
+        self.films = tuple(films if films is not None else film_facts())
+        self.templates = {domain: find_template(domain) for domain in DOMAINS}
+        self._related = _relatedness(self.films)
+
+    def vocabulary_texts(self, count: int) -> Iterator[str]:
+        """Texts for training the tokenizer: every film and template, and `count` made-up titles of each domain."""
+        for film in self.films:
+            yield from sentences_about(film, self.rng)
+            yield from (film.title, film.title)
+        # A title's first word has no space before it: without these lines it would fall into pieces.
+        common = [word for kind in WHOLE_WORDS for word in WORDS[kind]]
+        for _ in range(count // 2000):
+            yield "\n".join(word[:1].upper() + word[1:] for word in common)
+        for domain in DOMAINS:
+            for _ in range(200):
+                yield self.templates[domain].prompt
+            for _ in range(count // 20):
+                yield "\n".join(self.titles.titles(domain, 20))
+
+    def film_sentences(self, count: int) -> str:
+        """Sentences about a few films, one a line, about `count` of them."""
+        lines: list[str] = []
+        while len(lines) < count:
+            lines += sentences_about(self.rng.choice(self.films), self.rng)
+        return "\n".join(lines)
+
+    def list_to_repeat(self, count: int) -> str:
+        """`count` titles, one a line."""
+        return "\n".join(self.titles.titles(self.rng.choice(DOMAINS), count))
+
+    def choices(
+        self, worlds: Sequence[World], history_sizes: Sequence[int], candidate_sizes: Sequence[int]
+    ) -> tuple[list[Choice], np.ndarray]:
+        """One choice for each entry of the three equally long lists.
+
+        Returns:
+            The choices and the vectors of their items, ``[n_items, 64]``, drawn from one latent space.
+        """
+        mixing = self.numbers.standard_normal((self.rng.choice((4, 8, 16, 32)), LATENT_SIZE))
+        film_vectors = self._film_vectors()
+        found: list[Choice] = []
+        vectors: list[np.ndarray] = []
+        start = 0
+        for world, history_size, candidate_size in zip(worlds, history_sizes, candidate_sizes, strict=True):
+            if world in ("films", "film-vectors"):
+                titles, probabilities, rows = self._film_choice(history_size, candidate_size, film_vectors)
+                domain = "movie"
+            else:
+                domain = self.rng.choice(DOMAINS)
+                titles, probabilities, rows = self._made_up_choice(
+                    world, domain, history_size, candidate_size, mixing
+                )
+            items = [Item(start + i, str(start + i), title) for i, title in enumerate(titles)]
+            start += len(items)
+            prompt = build_prompt(self.templates[domain], items[:history_size], items[history_size:])
+            mode = PromptMode.HYBRID if world in ("vectors", "film-vectors") else PromptMode.TEXT
+            found.append(Choice(prompt, tuple(probabilities), mode))
+            vectors.append(rows)
+        return found, np.concatenate(vectors).astype(np.float32)
+
+    def _made_up_choice(
+        self, world: World, domain: str, history_size: int, candidate_size: int, mixing: np.ndarray
+    ) -> tuple[list[str], np.ndarray, np.ndarray]:
+        rng, numbers = self.rng, self.numbers
+        titles = self.titles.titles(domain, history_size + candidate_size)
+        logits = np.zeros(candidate_size)
+        if world == "sequels" and history_size:
+            sequel = self.titles.sequels(rng.choice(titles[:history_size]), 1)[0]
+            if sequel not in titles:
+                place = rng.randrange(candidate_size)
+                titles[history_size + place] = sequel
+                logits[place] = 4.0
+        latent_size = mixing.shape[0]
+        latents = _unit(numbers.standard_normal((len(titles), latent_size)))
+        if world == "vectors" and history_size:
+            taste = _unit(numbers.standard_normal((1, latent_size)))[0]
+            near = rng.uniform(0.4, 0.95)
+            chosen = np.arange(len(titles)) < history_size
+            chosen[[history_size + rng.randrange(candidate_size) for _ in range(rng.randint(1, 3))]] = True
+            latents[chosen] = _unit(near * taste + math.sqrt(1 - near * near) * latents[chosen])
+            ages = np.arange(history_size)[::-1]
+            query = _unit((RECENCY ** ages[:, None] * latents[:history_size]).sum(axis=0))
+            logits = SHARPNESS * latents[history_size:] @ query
+        return titles, _softmax(logits), latents @ mixing * (latent_size / LATENT_SIZE) ** 0.5
+
+    def _film_choice(
+        self, history_size: int, candidate_size: int, vectors: np.ndarray
+    ) -> tuple[list[str], np.ndarray, np.ndarray]:
+        rng = self.rng
+        history: list[int] = [rng.randrange(len(self.films))]
+        while len(history) < history_size:
+            # A viewer who drifts from each film to a related one, now and then to any.
+            related = [int(i) for i in np.argsort(-self._related[history[-1]])[:40] if int(i) not in history]
+            step = rng.choice(related[: rng.choice((3, 10, 30))] if rng.random() < 0.8 else range(len(self.films)))
+            if step not in history:
+                history.append(step)
+        history = history[:history_size]
+        others = [i for i in range(len(self.films)) if i not in set(history)]
+        pull = self._pull(history)
+        best = sorted(others, key=lambda i: -pull[i])[:15]
+        candidates = rng.sample(best, min(rng.randint(1, 2), candidate_size))
+        candidates += rng.sample([i for i in others if i not in candidates], candidate_size - len(candidates))
+        rng.shuffle(candidates)
+        chosen = history + candidates
+        return [self.films[i].title for i in chosen], _softmax(pull[candidates]), vectors[chosen]
+
+    def _pull(self, history: Sequence[int]) -> np.ndarray:
+        if not history:
+            return np.zeros(len(self.films))
+        weights = RECENCY ** np.arange(len(history))[::-1]
+        pulls: np.ndarray = (weights[:, None] * self._related[list(history)]).sum(axis=0) / weights.sum() ** 0.5
+        return pulls
+
+    def _film_vectors(self) -> np.ndarray:
+        """``[n_films, 64]``: near for films that share genres, director or series, in a space drawn anew."""
+        space: dict[str, np.ndarray] = {}
+
+        def place(name: str, strength: float) -> np.ndarray:
+            if name not in space:
+                space[name] = self.numbers.standard_normal(LATENT_SIZE)
+            return strength * space[name]
+
+        rows = []
+        for film in self.films:
+            row = 0.6 * self.numbers.standard_normal(LATENT_SIZE) + place(f"director {film.director}", 0.8)
+            row += sum((place(f"genre {genre}", 0.7) for genre in film.genres), np.zeros(LATENT_SIZE))
+            row += place(f"decade {film.year // 10}", 0.4)
+            rows.append(row + (place(f"series {film.series}", 1.2) if film.series else 0))
+        return np.stack(rows)
+
+
+def _relatedness(films: Sequence[Film]) -> np.ndarray:
+    """``[n_films, n_films]``: how much having seen the row's film draws to the column's."""
+    related = np.zeros((len(films), len(films)))
+    for row, seen in enumerate(films):
+        for column, film in enumerate(films):
+            if row == column:
+                continue
+            shared = len(set(seen.genres) & set(film.genres)) / len(set(seen.genres) | set(film.genres))
+            value = 1.5 * shared + (1.5 if seen.director == film.director else 0.0)
+            if seen.series and seen.series == film.series:
+                value += 4.0 if film.part == seen.part + 1 else 2.0
+            related[row, column] = value - 0.02 * abs(seen.year - film.year)
+    return related
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return unit
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max())
+    probabilities: np.ndarray = exponentials / exponentials.sum()
+    return probabilities
+
+
+def text_document(ids: list[int], weight: float) -> Document:
+    """A text of which every token after the first is a target."""
+    return Document(ids, (), [(place, token, weight) for place, token in enumerate(ids[1:])], len(ids))
+
+
+def repeated_document(ids: list[int], eos_id: int) -> Document:
+    """A list read twice; only the second reading is a target, since the first cannot be foretold."""
+    targets = [(len(ids) + place, token, 1.0) for place, token in enumerate(ids)]
+    return Document([*ids, eos_id, *ids], (), targets, copied_from=len(ids) + 1)
+
+
+FIRST_TOKEN_WEIGHT = 4.0
+"""The answer's first token is where the choice is made; what follows is copying."""
+
+
+def choice_document(choice: Choice, tokenizer: PromptTokenizer, branched: Sequence[int]) -> Document:
+    """A prompt with the answers of the candidates at the places `branched` as its continuations.
+
+    Where several candidates begin alike, the target after their common beginning is their next tokens in proportion
+    to their probabilities: exactly what a perfect model of the choice would say.
+    """
+    ids = tokenizer.encode(choice.prompt, choice.mode).ids
+    answers = [tokenizer.encode_answer(item, choice.mode) for item in choice.prompt.candidates]
+    # An answer that is never chosen is still copied right once it has begun.
+    weights = [max(probability, 1e-6) for probability in choice.probabilities]
+    targets = _next_tokens(len(ids) - 1, [], answers, weights, FIRST_TOKEN_WEIGHT)
+    branches = []
+    end = len(ids)
+    for place in branched:
+        answer = answers[place]
+        for depth in range(1, len(answer)):
+            targets += _next_tokens(end + depth - 1, answer[:depth], answers, weights, 1.0)
+        branches.append(answer[:-1])
+        end += len(answer) - 1
+    return Document(ids, tuple(branches), targets, copied_from=len(ids))
+
+
+def _next_tokens(
+    position: int, beginning: list[int], answers: list[list[int]], weights: list[float], counts: float
+) -> list[tuple[int, int, float]]:
+    following: dict[int, float] = {}
+    for answer, weight in zip(answers, weights, strict=True):
+        if answer[: len(beginning)] == beginning:
+            token = answer[len(beginning)]
+            following[token] = following.get(token, 0.0) + weight
+    total = sum(following.values())
+    return [(position, token, counts * weight / total) for token, weight in following.items()]
