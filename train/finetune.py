@@ -30,9 +30,10 @@ from llara_app.encoders import load_encoder
 from llara_app.errors import BundleError, DataError, UsageError
 from llara_app.files import write_whole
 from llara_app.models.bundle import describe_llm, package_versions, save_bundle
+from llara_app.models.devices import choose_device, preferred_dtype
 from llara_app.models.item_vocabulary import ProjectedItems, Projector
 from llara_app.models.llara import LlaraModel
-from llara_app.models.llm import LLM, choose_device, load_llm, preferred_dtype
+from llara_app.models.llm import LLM, load_llm
 from llara_app.models.manifest import DatasetPart, Manifest
 from llara_app.prompts import PromptTokenizer, find_template
 from llara_app.store import Store

@@ -33,9 +33,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from llara_app.models.devices import choose_device
 from llara_app.models.item_vocabulary import ProjectedItems, Projector
 from llara_app.models.llara import LlaraModel
-from llara_app.models.llm import choose_device, load_llm
+from llara_app.models.llm import load_llm
 from llara_app.prompts import PromptTokenizer
 from train.nano_evaluation import evaluate_nano
 from train.nano_text import (

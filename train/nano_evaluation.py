@@ -10,9 +10,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from llara_app.models.devices import choose_device
 from llara_app.models.item_vocabulary import FixedItems, ProjectedItems, Projector
 from llara_app.models.llara import LlaraModel, left_pad
-from llara_app.models.llm import LLM, choose_device, load_llm
+from llara_app.models.llm import LLM, load_llm
 from llara_app.prompts import PromptTokenizer, answer_text
 from train.nano_text import LATENT_SIZE, MAX_CANDIDATES, MAX_HISTORY, Choice, TextSource, World
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llara_app.cli import options
 from llara_app.cli.common import (
     Group,
     examples,
@@ -14,29 +15,24 @@ from llara_app.cli.common import (
     print_json,
     print_result,
     print_table,
-    progress_bar,
     settings,
 )
+from llara_app.cli.options import epoch_progress
 from llara_app.encoders.configs import ARCHITECTURES
-from llara_app.errors import BundleError, UsageError
+from llara_app.errors import BundleError
 
 if TYPE_CHECKING:
-    from train.encoders import EpochReport
-
-PROTOCOLS = ("paper", "leave-one-out")
+    pass
 
 _dataset = click.option("--dataset", required=True, metavar="NAME", help="A dataset in the store.")
 _protocol = click.option(
     "--protocol",
-    type=click.Choice(PROTOCOLS),
+    type=click.Choice(options.PROTOCOLS),
     default="paper",
     show_default=True,
     help="Which rows: the paper's 8:1:1 over users, or the last items of all users.",
 )
 _replace = click.option("--replace", is_flag=True, help="Overwrite an encoder of the same name.")
-_device = click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one."
-)
 
 
 @click.group(
@@ -66,7 +62,7 @@ def encoder() -> None:
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Of AdamW.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="History windows in a step.")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="On embeddings and in between.")
-@_device
+@options.device
 @_replace
 def train(
     dataset: str,
@@ -78,7 +74,7 @@ def train(
     learning_rate: float | None,
     batch_size: int | None,
     dropout: float | None,
-    device: str,
+    device: str | None,
     replace: bool,
 ) -> None:
     """Train an encoder on a dataset.
@@ -88,64 +84,33 @@ def train(
     """
     import dataclasses
 
-    from llara_app.encoders.folder import refuse_existing, save_encoder
+    from llara_app.encoders.folder import refuse_existing
     from llara_app.encoders.manifest import encoder_folder
-    from train.encoders import TUNED, evaluate_encoder, train_encoder
+    from llara_app.models.devices import choose_device
+    from train.encoder_run import train_and_keep
+    from train.encoders import TUNED
 
     folder = output or encoder_folder(dataset, name or architecture)
+    refuse_existing(folder, replace)
     given: dict[str, Any] = {
         "max_epochs": epochs,
         "learning_rate": learning_rate,
         "batch_size": batch_size,
         "dropout": dropout,
         "seed": settings().seed,
-        "device": choose_device(device),
+        "device": str(choose_device(device)),
     }
     config = dataclasses.replace(
         TUNED[architecture], **{key: value for key, value in given.items() if value is not None}
     )
-    with settings().open_store() as store:
-        catalogue = store.catalogue(dataset)
-        refuse_existing(folder, replace)
-        sequences = store.sequences(dataset)
-        train_split, valid_split = (store.split(dataset, protocol, part) for part in ("train", "valid"))
-        test_split, candidate_sets = store.candidate_sets(dataset, protocol, "test")
-    with progress_bar() as progress:
-        task = progress.add_task(f"{architecture} on {dataset}", total=config.max_epochs)
-
-        def show(epoch: EpochReport) -> None:
-            progress.update(
-                task,
-                completed=epoch.epoch,
-                description=f"{architecture} on {dataset}: loss {epoch.loss:.3f}, "
-                f"validation HR@1 {epoch.validation:.4f}, best {epoch.best_validation:.4f}",
-            )
-
-        trained, report = train_encoder(
-            architecture, sequences, train_split, valid_split, len(catalogue), config, show
+    with (
+        settings().open_store() as store,
+        epoch_progress(f"{architecture} on {dataset}", config.max_epochs) as show,
+    ):
+        document = train_and_keep(
+            store, dataset, architecture, protocol, folder, config=config, replace=replace, progress=show
         )
-    evaluation = evaluate_encoder(trained, sequences, test_split, candidate_sets, dataset=dataset)
-    save_encoder(
-        trained,
-        folder,
-        dataset=dataset,
-        catalogue_hash=catalogue.hash,
-        seed=config.seed,
-        training={**dataclasses.asdict(config), "protocol": protocol, **report.as_document()},
-        metrics={"test": evaluation.as_document()},
-        replace=replace,
-    )
-    print_result(
-        f"{architecture} trained on {dataset}",
-        {
-            "encoder": folder.name,
-            "path": str(folder),
-            "architecture": architecture,
-            "protocol": protocol,
-            **report.as_document(),
-            "test": evaluation.as_document(),
-        },
-    )
+    print_result(f"{architecture} trained on {dataset}", document)
 
 
 @encoder.command(
@@ -210,8 +175,10 @@ def import_(file: Path, dataset: str, name: str | None, replace: bool) -> None:
 @_protocol
 @click.option("--redraws", type=click.IntRange(min=1), default=20, show_default=True, help="Of negatives.")
 @click.option("--candidates", type=click.IntRange(min=2), default=20, show_default=True, help="Of each user.")
-@_device
-def evaluate(name_or_path: str, dataset: str, protocol: str, redraws: int, candidates: int, device: str) -> None:
+@options.device
+def evaluate(
+    name_or_path: str, dataset: str, protocol: str, redraws: int, candidates: int, device: str | None
+) -> None:
     """Rank the frozen candidates of the test users with an encoder.
 
     NAME_OR_PATH is an architecture trained on the dataset, the name of a kept encoder, or its folder. The
@@ -219,14 +186,15 @@ def evaluate(name_or_path: str, dataset: str, protocol: str, redraws: int, candi
     """
     from llara_app.encoders.folder import load_encoder
     from llara_app.encoders.manifest import EncoderManifest, find_encoder
+    from llara_app.models.devices import choose_device
     from train.encoders import evaluate_encoder
 
-    device = choose_device(device)
+    target = choose_device(device)
     with settings().open_store() as store:
         catalogue = store.catalogue(dataset)
         folder = find_encoder(name_or_path, dataset)
         EncoderManifest.read(folder).require_catalogue(dataset, catalogue.hash)
-        loaded, manifest = load_encoder(folder, device)
+        loaded, manifest = load_encoder(folder, target)
         sequences = store.sequences(dataset)
         split, candidate_sets = store.candidate_sets(
             dataset,
@@ -239,7 +207,7 @@ def evaluate(name_or_path: str, dataset: str, protocol: str, redraws: int, candi
     trained_under = manifest.training.get("protocol", protocol)
     if trained_under != protocol:
         note(f"This encoder was trained under the {trained_under} protocol: it may have seen test items.")
-    evaluation = evaluate_encoder(loaded, sequences, split, candidate_sets, dataset=dataset, device=device)
+    evaluation = evaluate_encoder(loaded, sequences, split, candidate_sets, dataset=dataset, device=str(target))
     print_result(
         f"{folder.name} on {dataset}",
         {"encoder": folder.name, "protocol": protocol, **evaluation.as_document()},
@@ -272,22 +240,3 @@ def list_() -> None:
         return
     shown = ["name", "architecture", "dataset", "num_items", "hidden_size", "source", "hit_ratio_at_1"]
     print_table("Encoders", [column.replace("_", " ") for column in shown], [[r[c] for c in shown] for r in rows])
-
-
-def choose_device(name: str) -> str:
-    """The torch device of an option; ``auto`` takes a GPU if there is one.
-
-    Raises:
-        UsageError: if it does not exist here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"No device {name!r} on this machine", str(error).splitlines()[0], "Use --device cpu."
-        ) from None
-    return name

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llara_app.cli import options
 from llara_app.cli.common import Command, examples, note, print_json, print_table, progress_bar, settings
 from llara_app.errors import DataError, UsageError
 
@@ -41,7 +42,7 @@ class _Request:
 )
 @click.argument("bundle")
 @click.option("--against", metavar="BUNDLE", help="Another bundle, compared by a paired bootstrap.")
-@click.option("--engine", type=click.Choice(["torch", "llama.cpp"]), default="torch", show_default=True)
+@options.engine
 @click.option(
     "--protocol",
     "answers",
@@ -50,11 +51,11 @@ class _Request:
     show_default=True,
     help="Exact likelihoods, or the paper's greedy answers with their ValidRatio.",
 )
-@click.option("--mode", type=click.Choice(["text", "behaviour", "index", "hybrid"]), help="[default: as trained]")
+@options.mode
 @click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True)
 @click.option("--redraws", type=click.IntRange(1), default=20, show_default=True, help="Of the candidates.")
 @click.option("--candidates", "num_candidates", type=click.IntRange(2), default=20, show_default=True)
-@click.option("--device", help="cuda, mps or cpu [default: the best there is].")
+@options.device
 def evaluate(
     bundle: str,
     against: str | None,
@@ -99,7 +100,9 @@ def evaluate(
             other_folder = find_bundle(against)
             if Manifest.read(other_folder).dataset.catalogue_hash != manifest.dataset.catalogue_hash:
                 raise UsageError(
-                    "The two bundles cannot be compared", "they know different catalogues", "Train both on one dataset."
+                    "The two bundles cannot be compared",
+                    "they know different catalogues",
+                    "Train both on one dataset.",
                 )
             other, _ = _evaluate(store, other_folder, request)
     document: dict[str, Any] = {
@@ -198,6 +201,5 @@ def print_difference(title: str, difference: PairedDifference) -> None:
     """A paired difference in words that claim no more than the interval does."""
     low, high = difference.ci95
     verdict = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
-    click.echo(
-        f"{title}: HR@1 {difference.difference:+.4f} [{low:+.4f}, {high:+.4f}], p = {difference.p_value:.4f}: {verdict}"
-    )
+    interval = f"{difference.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
+    click.echo(f"{title}: HR@1 {interval}, p = {difference.p_value:.4f}: {verdict}")

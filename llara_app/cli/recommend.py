@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llara_app.cli import options
 from llara_app.cli.common import Command, examples, note, print_json, print_table, progress_bar, settings
 from llara_app.errors import NotFoundError, UsageError
 
@@ -18,15 +19,8 @@ if TYPE_CHECKING:
     from llara_app.recommend import Recommendation, Recommender
     from llara_app.store import Store
 
-MODES = ("text", "behaviour", "index", "hybrid")
-WRITE_EVERY = 200
-"""Predictions written to the store in one transaction."""
-
 _bundle = click.option("--bundle", required=True, help="A bundle's name or folder.")
 _user = click.option("--user", required=True, help="A user of the bundle's dataset; see: llara-app history list")
-_mode = click.option("--mode", type=click.Choice(MODES), help="How items are shown [default: as trained].")
-_engine = click.option("--engine", type=click.Choice(["torch", "llama.cpp"]), default="torch", show_default=True)
-_device = click.option("--device", help="cuda, mps or cpu [default: the best there is].")
 _candidates = click.option(
     "--candidates",
     default="all",
@@ -47,9 +41,9 @@ _candidates = click.option(
 @_user
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Items to print.")
 @_candidates
-@_mode
-@_engine
-@_device
+@options.mode
+@options.engine
+@options.device
 def recommend(
     bundle: str, user: str, top: int, candidates: str, mode: str | None, engine: str, device: str | None
 ) -> None:
@@ -70,9 +64,8 @@ def recommend(
     if settings().as_json:
         print_json(result.as_document(user))
         return
-    print_table(
-        f"History of {user}", ["", "item", "title"], [[i, x.item_id, x.title] for i, x in enumerate(result.history, 1)]
-    )
+    shown = [[place, item.item_id, item.title] for place, item in enumerate(result.history, 1)]
+    print_table(f"History of {user}", ["", "item", "title"], shown)
     print_table(
         f"Next for {user} ({result.mode}, {result.engine}, {result.milliseconds:.0f} ms)",
         ["", "item", "title", "probability", "log-likelihood", f"rank of {recommender.manifest.encoder}"],
@@ -93,7 +86,7 @@ def recommend(
 @_bundle
 @_user
 @_candidates
-@_mode
+@options.mode
 def prompt(bundle: str, user: str, candidates: str, mode: str | None) -> None:
     """Print the prompt that the LLM gets for a user; ``<|item_i|>`` is the behaviour token of item i."""
     from rich.console import Console
@@ -155,9 +148,9 @@ def prompt(bundle: str, user: str, candidates: str, mode: str | None) -> None:
 )
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True)
 @_candidates
-@_mode
-@_engine
-@_device
+@options.mode
+@options.engine
+@options.device
 def predict(
     bundle: str,
     output: Path,
@@ -241,7 +234,9 @@ def _chosen(candidates: str, catalogue: Catalogue) -> tuple[list[Item] | None, i
     path = Path(candidates)
     if not path.is_file():
         raise UsageError(
-            f"--candidates {candidates!r} is neither 'all', a number, nor a file", "", "See: llara-app recommend --help"
+            f"--candidates {candidates!r} is neither 'all', a number, nor a file",
+            "",
+            "See: llara-app recommend --help",
         )
     ids = dict.fromkeys(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     for item_id in ids:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from llara_app.cli.common import Command, examples, note, print_result, settings, stderr
+from llara_app.cli import options as shared
+from llara_app.cli.common import Command, examples, note, print_result, settings
+from llara_app.cli.options import CURRICULA, MODES, PROTOCOLS, epoch_progress, step_progress
 from llara_app.errors import UsageError
 
 if TYPE_CHECKING:
+    from llara_app.models.manifest import Manifest
     from llara_app.store import Store
     from train.config import RunSpec
-    from train.finetune import StepReport
 
 NANO = "nano"
-PROTOCOLS = ("paper", "leave-one-out")
-CURRICULA = ("linear", "direct", "text", "two-stage", "root", "cosine", "step")
-MODES = ("text", "behaviour", "index", "hybrid")
 
 
 @click.command(
@@ -57,7 +53,7 @@ MODES = ("text", "behaviour", "index", "hybrid")
 @click.option("--num-workers", type=int, help="Processes that prepare batches.")
 @click.option("--checkpoint-every", type=int, help="Optimizer steps between checkpoints.")
 @click.option("--tensorboard", is_flag=True, default=None, help="Also log for TensorBoard.")
-@click.option("--device", help="cuda, mps or cpu [default: the best there is].")
+@shared.device
 @click.option("--output", type=click.Path(path_type=Path), help="The bundle's folder [default: under --home].")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with the interrupted run of this --output.")
 def train(
@@ -85,7 +81,9 @@ def train(
             chosen = [dataset, llm, revision, encoder, protocol, template, config_file, output, *given.values()]
             if any(value is not None for value in chosen):
                 raise UsageError(
-                    "--resume takes no other settings", "a run goes on as it began", "Give --resume and --device only."
+                    "--resume takes no other settings",
+                    "a run goes on as it began",
+                    "Give --resume and --device only.",
                 )
             from train.finetune import read_spec, training_folder
 
@@ -97,7 +95,19 @@ def train(
             spec, output = _new_run(
                 store, dataset, llm, revision, encoder, protocol, template, config_file, output, device, given
             )
-        _run(store, spec, output, device)
+        manifest = run_training(store, spec, output, device)
+    print_result(
+        f"Trained {output.name}",
+        {
+            "bundle": str(output),
+            "dataset": spec.dataset,
+            "llm": spec.llm,
+            "encoder": Path(spec.encoder).name,
+            "curriculum": spec.config.curriculum,
+            "steps": manifest.training["total_steps"],
+        },
+    )
+    note(f"Next: llara-app evaluate {output}")
 
 
 def _new_run(
@@ -156,21 +166,17 @@ def free_output(dataset: str, llm: str, curriculum: str) -> Path:
 
 
 def _encoder(store: Store, dataset: str, name: str, protocol: str, device: str | None) -> Path:
-    """The folder of the encoder; a plain architecture that was never trained on this split is trained now."""
-    from llara_app.encoders import ARCHITECTURES, EncoderManifest, encoder_folder, find_encoder
-    from train.encoders import keep_trained_encoder
+    """The folder of the encoder; a plain architecture that was never trained on this split is trained now.
+
+    Raises:
+        UsageError: the encoder learned from another split, whose training rows hold this one's test items.
+    """
+    from llara_app.encoders import ARCHITECTURES, EncoderManifest, find_encoder
 
     if name not in ARCHITECTURES:
         folder = find_encoder(name, dataset)
     else:
-        kept_as = name if protocol == "paper" else f"{name}-{protocol}"
-        folder = encoder_folder(dataset, kept_as)
-        if not folder.exists():
-            note(f"No {name} was trained on {dataset} yet: training one first.")
-            with epoch_progress(f"{name} on {dataset}") as show:
-                keep_trained_encoder(
-                    store, dataset, name, protocol, folder, seed=settings().seed, device=device, progress=show
-                )
+        folder = ensure_encoder(store, dataset, name, protocol, device)
     trained_on = EncoderManifest.read(folder).training.get("protocol")
     if trained_on is not None and trained_on != protocol:
         raise UsageError(
@@ -181,9 +187,28 @@ def _encoder(store: Store, dataset: str, name: str, protocol: str, device: str |
     return folder
 
 
-def _run(store: Store, spec: RunSpec, output: Path, device: str | None) -> None:
-    from llara_app.models.manifest import LOG_FILE
-    from train.finetune import finetune, training_folder
+def ensure_encoder(store: Store, dataset: str, architecture: str, protocol: str, device: str | None) -> Path:
+    """The kept encoder of an architecture; one that was never trained on this split is trained now."""
+    import dataclasses
+
+    from llara_app.encoders import encoder_folder
+    from llara_app.models.devices import choose_device
+    from train.encoder_run import train_and_keep
+    from train.encoders import TUNED
+
+    folder = encoder_folder(dataset, architecture if protocol == "paper" else f"{architecture}-{protocol}")
+    if not folder.exists():
+        note(f"No {architecture} was trained on {dataset} yet: training one first.")
+        target = str(choose_device(device))
+        config = dataclasses.replace(TUNED[architecture], seed=settings().seed, device=target)
+        with epoch_progress(f"{architecture} on {dataset}", config.max_epochs) as show:
+            train_and_keep(store, dataset, architecture, protocol, folder, config=config, progress=show)
+    return folder
+
+
+def run_training(store: Store, spec: RunSpec, output: Path, device: str | None) -> Manifest:
+    """Run, with a live line, what was prepared at `output`; the store keeps a record of it."""
+    from train.finetune import finetune
 
     run_id = store.record_run(
         {
@@ -195,7 +220,7 @@ def _run(store: Store, spec: RunSpec, output: Path, device: str | None) -> None:
     )
     status = "failed"
     try:
-        with step_progress(f"{spec.llm.rsplit('/', 1)[-1]} on {spec.dataset}") as show:
+        with step_progress(f"{Path(spec.llm).name} on {spec.dataset}") as show:
             manifest = finetune(store, spec, output, device=device, progress=show)
         status = "finished"
     except KeyboardInterrupt:
@@ -204,51 +229,4 @@ def _run(store: Store, spec: RunSpec, output: Path, device: str | None) -> None:
         raise
     finally:
         store.update_run(run_id, {"status": status})
-    print_result(
-        f"Trained {output.name}",
-        {
-            "bundle": str(output),
-            "dataset": spec.dataset,
-            "llm": spec.llm,
-            "encoder": Path(spec.encoder).name,
-            "curriculum": spec.config.curriculum,
-            "steps": manifest.training["total_steps"],
-            "log": str(output / LOG_FILE),
-        },
-    )
-    note(f"Next: llara-app evaluate {output}")
-    assert not training_folder(output).exists()
-
-
-@contextmanager
-def step_progress(description: str) -> Iterator[Callable[[StepReport], None]]:
-    """A live line of step, loss, p(tau), samples per second and time left."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}  p(tau) {task.fields[p]}  {task.fields[speed]} samples/s"),
-        TimeRemainingColumn(),
-        console=stderr,
-        disable=settings().quiet,
-    )
-    smoothed: dict[str, float] = {}
-
-    def smooth(name: str, value: float) -> float:
-        smoothed[name] = 0.95 * smoothed.get(name, value) + 0.05 * value
-        return smoothed[name]
-
-    with progress:
-        task = progress.add_task(description, total=None, loss="-", p="-", speed="-")
-
-        def show(report: StepReport) -> None:
-            progress.update(
-                task,
-                total=report.total_steps,
-                completed=report.step + 1,
-                loss=f"{smooth('loss', report.loss):.3f}",
-                p=f"{report.probability:.2f}",
-                speed=f"{report.num_examples / smooth('seconds', report.seconds):.0f}",
-            )
-
-        yield show
+    return manifest

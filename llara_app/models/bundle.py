@@ -21,9 +21,10 @@ from llara_app.catalogue import Catalogue
 from llara_app.encoders import SequentialEncoder, load_encoder
 from llara_app.errors import BundleError
 from llara_app.files import file_sha256, whole_folder, write_whole
+from llara_app.models.devices import choose_device
 from llara_app.models.item_vocabulary import FixedItems, ProjectedItems, Projector
 from llara_app.models.llara import LlaraModel
-from llara_app.models.llm import LLM, choose_device, load_llm, quiet_transformers
+from llara_app.models.llm import LLM, load_llm, quiet_transformers
 from llara_app.models.manifest import (
     ADAPTER_FOLDER,
     CATALOGUE_FILE,

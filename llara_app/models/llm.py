@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from llara_app.errors import LlaraError, UsageError
+from llara_app.models.devices import preferred_dtype
 
 NANO = "nano"
 """The small Llama that comes with the package."""
@@ -43,30 +44,6 @@ class LLM:
 def nano_folder() -> Path:
     """The folder of the packaged nano LLM."""
     return Path(str(resources.files("llara_app.models") / "nano"))
-
-
-def choose_device(name: str | None = None) -> torch.device:
-    """The device called `name`, or the best one there is: cuda, mps, cpu.
-
-    Raises:
-        UsageError: this machine has no such device.
-    """
-    available = ["cpu"]
-    if torch.backends.mps.is_available():
-        available.insert(0, "mps")
-    if torch.cuda.is_available():
-        available.insert(0, "cuda")
-    if name is None or name == "auto":
-        return torch.device(available[0])
-    if name.split(":")[0] not in available:
-        raise UsageError(f"No device {name!r} here", f"available: {', '.join(available)}", "Leave --device out.")
-    return torch.device(name)
-
-
-def preferred_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware computes in it, float32 elsewhere."""
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 def load_llm(

@@ -1,0 +1,31 @@
+"""Which device computes, and in which number format."""
+
+from __future__ import annotations
+
+import torch
+
+from llara_app.errors import UsageError
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device called `name`, or the best one there is: cuda, mps, cpu.
+
+    Raises:
+        UsageError: this machine has no such device.
+    """
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    if name is None or name == "auto":
+        return torch.device(available[0])
+    if name.split(":")[0] not in available:
+        raise UsageError(f"No device {name!r} here", f"available: {', '.join(available)}", "Leave --device out.")
+    return torch.device(name)
+
+
+def preferred_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware computes in it, float32 elsewhere."""
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bf16 else torch.float32
