@@ -146,8 +146,8 @@ def m006_postings(db: Database) -> None:
     """)
     for dataset, first_item, first_user in db.execute("SELECT id, first_item, first_user FROM datasets").fetchall():
         rows = db.execute(
-            "SELECT item, user FROM interactions WHERE user IN (SELECT id FROM users WHERE dataset = ? AND NOT custom)"
-            " ORDER BY user",
+            "SELECT item, user FROM interactions WHERE user IN"
+            " (SELECT id FROM users WHERE dataset = ? AND NOT custom) ORDER BY user",
             (dataset,),
         ).fetchall()
         pairs = np.array(rows, dtype=np.int64).reshape(-1, 2)
