@@ -347,6 +347,16 @@ class Store:
         with self._connections.write() as db:
             return users.add_user(db, dataset, user_id, items)
 
+    def new_draft(self, name: str, origin: str, items: Sequence[str]) -> str:
+        """Make a user by hand for an edited copy of `origin`'s history; returns its id, made from the origin's."""
+        dataset = self._row(name).id
+        with self._connections.write() as db:
+            return users.add_user(db, dataset, users.free_name(db, dataset, f"{origin} what-if"), items)
+
+    def is_custom(self, name: str, user_id: str) -> bool:
+        """Whether a user was made by hand, and may be edited."""
+        return users.find_user(self._connections.db, self._row(name).id, user_id)[1]
+
     def remove_user(self, name: str, user_id: str) -> None:
         """Remove a user made by hand."""
         dataset = self._row(name).id

@@ -66,10 +66,7 @@ def add_user(db: Database, dataset: int, user_id: str | None, item_ids: Sequence
     """
     rows = [find_item_row(db, dataset, item_id) for item_id in item_ids]
     if user_id is None:
-        number, user_id = 1, "me"
-        while _is_taken(db, dataset, user_id):
-            number += 1
-            user_id = f"me-{number}"
+        user_id = free_name(db, dataset, "me")
     require_free(db, dataset, user_id)
     user = db.execute(
         "INSERT INTO users (dataset, user_id, history_length, custom) VALUES (?, ?, 0, 1)", (dataset, user_id)
@@ -77,6 +74,15 @@ def add_user(db: Database, dataset: int, user_id: str | None, item_ids: Sequence
     assert user is not None
     write_history(db, user, rows)
     return user_id
+
+
+def free_name(db: Database, dataset: int, name: str) -> str:
+    """`name`, or the first of ``name-2``, ``name-3``, ... that no user has."""
+    free, number = name, 1
+    while _is_taken(db, dataset, free):
+        number += 1
+        free = f"{name}-{number}"
+    return free
 
 
 def require_free(db: Database, dataset: int, user_id: str) -> None:
