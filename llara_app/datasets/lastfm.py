@@ -46,7 +46,7 @@ def read(path: Path) -> SourceData:
     notes = [f"{undated} of {pairs.height} listened-to artists were never tagged by their user and have no time"]
     if left_out := artists.height - len(rows):
         notes.append(f"{left_out} artists that nobody tagged left out")
-    return finish("artist", items_frame(rows), interactions, notes=notes)
+    return finish("artist", items_frame(rows), interactions, where=path / _TAGGED, notes=notes)
 
 
 def _load(file: Path, columns: list[str]) -> pl.DataFrame:

@@ -43,13 +43,13 @@ def read(path: Path, *, frames: Path | None = None, min_rating: int | None = Non
     if ratings.height != NUM_RATINGS:
         notes.append(f"u.data has {ratings.height} ratings; the published file has {NUM_RATINGS}")
     # The split is made before low ratings are left out: it is the whole first tenth, not that of liked movies.
-    whole = finish("movie", items, ratings.select("user_id", "item_id", "time"), notes=notes)
+    whole = finish("movie", items, ratings.select("user_id", "item_id", "time"), where=path / "u.data", notes=notes)
     users = whole.interactions["user_id"].unique(maintain_order=True).to_list()
     assigned = dict(zip(users, paper_assignment(len(users)), strict=True))
     if min_rating is not None:
         kept = ratings.filter(pl.col("rating") >= min_rating)
         notes.append(f"{ratings.height - kept.height} ratings below {min_rating} left out")
-        whole = finish("movie", items, kept.select("user_id", "item_id", "time"), notes=notes)
+        whole = finish("movie", items, kept.select("user_id", "item_id", "time"), where=path / "u.data", notes=notes)
     source = replace(whole, assigned=assigned)
     return source if frames is None else _with_frames(source, ratings, frames)
 

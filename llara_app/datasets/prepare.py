@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -17,6 +19,9 @@ _DOMAIN_WORDS = {
     "game": ("steam", "game"),
     "artist": ("lastfm", "last.fm", "last-fm", "music", "artist"),
 }
+# Control characters, line and paragraph separators, and the lone surrogates that UTF-8 cannot hold. Joiners and
+# direction marks stay: some scripts need them.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 def guess_domain(name: str) -> str:
@@ -28,9 +33,8 @@ def guess_domain(name: str) -> str:
 
 
 def clean_title(text: str) -> str:
-    """Composed Unicode without control characters, spaces collapsed."""
-    composed = unicodedata.normalize("NFC", text)
-    return " ".join("".join(c if c.isprintable() else " " for c in composed).split())
+    """Composed Unicode without control characters and line ends, spaces collapsed."""
+    return " ".join(_CONTROL.sub(" ", unicodedata.normalize("NFC", text)).split())
 
 
 def items_frame(rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> pl.DataFrame:
@@ -53,6 +57,7 @@ def finish(
     items: pl.DataFrame,
     interactions: pl.DataFrame,
     *,
+    where: Path | str = "the source",
     notes: Sequence[str] = (),
 ) -> SourceData:
     """Put interactions into the order in which they are kept, and drop those that stand there twice.
@@ -64,25 +69,28 @@ def finish(
     Args:
         items: as in :class:`SourceData`.
         interactions: columns ``user_id``, ``item_id`` (str) and ``time`` (Int64, all null where unknown).
+        where: the file that errors name.
 
     Raises:
         DataError: no rows, a missing id or time, or an item that `items` does not have.
     """
-    _check_rows(items, interactions)
+    _check_rows(items, interactions, where)
     known = items.select("item_id").with_row_index("item")
     rows = interactions.join(known, on="item_id", how="left", maintain_order="left")
     if rows["item"].null_count():
         unknown = rows.filter(pl.col("item").is_null())["item_id"].unique(maintain_order=True)
         raise DataError(
             "Interactions name items that the catalogue does not have",
-            f"{len(unknown)} unknown item ids, such as {', '.join(map(repr, unknown[:3].to_list()))}",
+            f"{where}: {len(unknown)} unknown item ids, such as {', '.join(map(repr, unknown[:3].to_list()))}",
             "Check that both files belong together and use the same ids.",
         )
     notes = list(notes)
     timed = rows["time"].null_count() == 0
     if timed:
         first = rows.group_by("user_id").agg(pl.col("time").min().alias("first"))
-        first = first.with_columns(natural_order(first["user_id"]).alias("natural")).sort("first", "natural")
+        first = first.with_columns(natural_order(first["user_id"]).alias("natural")).sort(
+            "first", "natural", "user_id"
+        )
     else:
         first = rows.select(pl.col("user_id").unique(maintain_order=True))
         notes.append("no times: the order of the file is taken as the order in time")
@@ -100,30 +108,30 @@ def finish(
     return SourceData(domain, items, kept.select("user_id", "item_id", "time"), notes=tuple(notes))
 
 
-def _check_rows(items: pl.DataFrame, interactions: pl.DataFrame) -> None:
+def _check_rows(items: pl.DataFrame, interactions: pl.DataFrame, where: Path | str) -> None:
     if items.is_empty():
-        raise DataError("The catalogue has no items")
+        raise DataError("The catalogue has no items", str(where))
     if interactions.is_empty():
-        raise DataError("There are no interactions")
+        raise DataError("There are no interactions", str(where))
     if items["item_id"].null_count():
-        raise DataError("An item has no id", f"{items['item_id'].null_count()} rows of the catalogue")
+        raise DataError("An item has no id", f"{where}: {items['item_id'].null_count()} rows of the catalogue")
     if items["item_id"].n_unique() != items.height:
         twice = items["item_id"].filter(items["item_id"].is_duplicated()).unique(maintain_order=True)
         raise DataError(
             "An item id stands twice in the catalogue",
-            f"{len(twice)} ids, such as {', '.join(map(repr, twice[:3].to_list()))}",
+            f"{where}: {len(twice)} ids, such as {', '.join(map(repr, twice[:3].to_list()))}",
         )
     for column in ("user_id", "item_id"):
         if missing := interactions[column].null_count():
             raise DataError(
                 f"Interactions without a {column.replace('_', ' ')}",
-                f"{missing} rows, the first is row {interactions[column].is_null().arg_true()[0] + 1}",
+                f"{where}: {missing} rows, the first is row {interactions[column].is_null().arg_true()[0] + 1}",
             )
     missing = interactions["time"].null_count()
     if 0 < missing < interactions.height:
         raise DataError(
             "Interactions without a time",
-            f"{missing} of {interactions.height} rows, the first is row"
+            f"{where}: {missing} of {interactions.height} rows, the first is row"
             f" {interactions['time'].is_null().arg_true()[0] + 1}",
             "Give all interactions a time, or none: then the order of the file counts.",
         )

@@ -39,7 +39,7 @@ def read(path: Path, *, domain: str | None = None) -> SourceData:
         ids = interactions["item_id"].unique().drop_nulls()
         ordered = ids.to_frame().sort(natural_order(ids))["item_id"]
         items = items_frame((item_id, item_id, {}) for item_id in ordered)
-    return finish(domain, items, interactions)
+    return finish(domain, items, interactions, where=interactions_file)
 
 
 def _read_items(file: Path, domain: str) -> pl.DataFrame:

@@ -75,7 +75,7 @@ def read(
         seconds(table["time"], path) if time else pl.lit(None, dtype=pl.Int64).alias("time"),
     )
     catalogue = _items_from(table) if items is None else _read_items(items, columns)
-    return finish(domain or guess_domain(path.stem), catalogue, interactions)
+    return finish(domain or guess_domain(path.stem), catalogue, interactions, where=path)
 
 
 def seconds(column: pl.Series, path: Path) -> pl.Series:
@@ -177,7 +177,7 @@ def _items_from(table: pl.DataFrame) -> pl.DataFrame:
     """A catalogue of the items that occur, in the natural order of their ids."""
     title = pl.col("title").cast(pl.String).drop_nulls().first() if "title" in table.columns else pl.lit(None)
     items = table.filter(pl.col("item_id").is_not_null()).group_by("item_id").agg(title.alias("title"))
-    items = items.with_columns(natural_order(items["item_id"]).alias("natural")).sort("natural")
+    items = items.with_columns(natural_order(items["item_id"]).alias("natural")).sort("natural", "item_id")
     titles = [clean_title(title or item_id) for item_id, title in items.select("item_id", "title").iter_rows()]
     return pl.DataFrame(
         {"item_id": items["item_id"], "title": titles, "metadata": ["{}"] * items.height},
