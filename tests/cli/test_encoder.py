@@ -1,0 +1,175 @@
+"""``llara-app encoder`` as its users meet it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import train.encoders
+from llara_app import locations
+from llara_app.cli.main import run
+from llara_app.encoders import load_encoder
+from llara_app.store import Store
+from tests.encoders import stand_ins
+from tests.small_world import NUM_ITEMS, source
+
+QUICK = ("--epochs", "1", "--protocol", "leave-one-out", "--seed", "3", "--quiet")
+
+
+@pytest.fixture(autouse=True)
+def store() -> Store:
+    """Two datasets, one with an item more than the other."""
+    store = Store(locations.database())
+    store.import_dataset("small", source())
+    store.import_dataset("larger", source(num_items=NUM_ITEMS + 1))
+    return store
+
+
+@pytest.fixture
+def llara(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command line; returns exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def train_one(llara: Any, *more: str, architecture: str = "gru4rec") -> tuple[int, str, str]:
+    return llara("encoder", "train", "--dataset", "small", "--encoder", architecture, *QUICK, *more)
+
+
+def test_train_evaluate_and_list(llara: Any) -> None:
+    code, out, err = train_one(llara, "--format", "json")
+    assert (code, err) == (0, "")
+    trained = json.loads(out)
+    assert trained["encoder"] == "small-gru4rec"
+    assert trained["epochs"] == 1
+    loaded, manifest = load_encoder(locations.encoders() / "small-gru4rec")
+    assert (manifest.seed, manifest.training["seed"], manifest.dataset) == (3, 3, "small")
+    assert manifest.training["protocol"] == "leave-one-out"
+    assert loaded.num_items == NUM_ITEMS
+
+    code, out, _ = llara(
+        "encoder", "evaluate", "gru4rec", "--dataset", "small", "--protocol", "leave-one-out", "--format", "json"
+    )
+    assert code == 0
+    evaluated = json.loads(out)
+    assert set(evaluated) >= {
+        "dataset", "n", "num_candidates", "redraws", "candidates_hash", "hit_ratio_at_1", "hit_ratio_at_5",
+        "ndcg_at_5", "ndcg_at_10", "mrr", "valid_ratio", "ms_per_user",
+    }  # fmt: skip
+    assert (evaluated["num_candidates"], evaluated["redraws"]) == (20, 20)
+    # The same frozen candidates as at the end of the training, ranked by what was written to disk.
+    assert evaluated["candidates_hash"] == manifest.metrics["test"]["candidates_hash"]
+    assert evaluated["hit_ratio_at_1"] == trained["test"]["hit_ratio_at_1"]
+
+    code, out, _ = llara("encoder", "list", "--format", "json")
+    (listed,) = json.loads(out)
+    assert (listed["name"], listed["architecture"], listed["source"]) == ("small-gru4rec", "gru4rec", "trained")
+    assert listed["hit_ratio_at_1"] == evaluated["hit_ratio_at_1"]["mean"]
+    assert "small-gru4rec" in llara("encoder", "list")[1]
+
+
+def test_candidates_and_redraws_are_chosen(llara: Any) -> None:
+    train_one(llara)
+    arguments = ("encoder", "evaluate", "gru4rec", "--dataset", "small", "--protocol", "leave-one-out")
+    _, out, _ = llara(*arguments, "--candidates", "5", "--redraws", "2", "--format", "json")
+    evaluated = json.loads(out)
+    assert (evaluated["num_candidates"], evaluated["redraws"]) == (5, 2)
+
+
+def test_an_evaluation_under_the_other_protocol_is_warned_of(llara: Any) -> None:
+    train_one(llara)
+    code, _, err = llara("encoder", "evaluate", "gru4rec", "--dataset", "small", "--protocol", "paper")
+    assert code == 0
+    assert "trained under the leave-one-out protocol" in " ".join(err.split())
+
+
+def test_an_existing_encoder_is_kept_unless_replaced(llara: Any) -> None:
+    train_one(llara)
+    before = load_encoder(locations.encoders() / "small-gru4rec")[1]
+    code, out, err = train_one(llara, "--seed", "4")
+    assert (code, out) == (2, "")
+    assert "exists already" in err
+    assert "--replace" in err
+    assert load_encoder(locations.encoders() / "small-gru4rec")[1] == before
+    assert train_one(llara, "--seed", "4", "--replace")[0] == 0
+    assert load_encoder(locations.encoders() / "small-gru4rec")[1].seed == 4
+
+
+def test_another_place(llara: Any, tmp_path: Path) -> None:
+    assert train_one(llara, "--output", str(tmp_path / "mine"))[0] == 0
+    assert not locations.encoders().exists()
+    code, _, _ = llara(
+        "encoder", "evaluate", str(tmp_path / "mine"), "--dataset", "small", "--protocol", "leave-one-out"
+    )
+    assert code == 0
+
+
+def test_another_catalogue_is_refused(llara: Any) -> None:
+    train_one(llara)
+    code, out, err = llara("encoder", "evaluate", "small-gru4rec", "--dataset", "larger")
+    assert (code, out) == (1, "")
+    assert "another catalogue" in err
+    assert "encoder train --dataset larger" in " ".join(err.split())
+
+
+def test_an_interrupted_training_leaves_nothing(llara: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(train.encoders._Validation):
+        def score(self, encoder: object) -> float:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.encoders, "_Validation", Interrupted)
+    code, out, err = train_one(llara)
+    assert (code, out) == (130, "")
+    assert "interrupted" in err
+    assert not locations.encoders().exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("train", "--dataset", "smal", "--encoder", "sasrec"), 2, "small"),
+        (("train", "--dataset", "small", "--encoder", "morec"), 2, "morec"),
+        (("train", "--dataset", "small", "--encoder", "sasrec", "--device", "tpu9"), 2, "tpu9"),
+        (("evaluate", "caser", "--dataset", "small"), 2, "--encoder caser"),
+        (("import", "absent.pt", "--dataset", "small"), 1, "No such file"),
+    ],
+)
+def test_wrong_requests_say_what_to_do(llara: Any, arguments: tuple[str, ...], code: int, message: str) -> None:
+    found, out, err = llara("encoder", *arguments)
+    assert (found, out) == (code, "")
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_a_published_checkpoint_is_imported(llara: Any, tmp_path: Path) -> None:
+    torch.save(stand_ins.SASRec(NUM_ITEMS), tmp_path / "published.pt")
+    code, out, _ = llara(
+        "encoder", "import", str(tmp_path / "published.pt"), "--dataset", "small", "--format", "json"
+    )
+    assert code == 0
+    assert json.loads(out)["architecture"] == "sasrec"
+    assert load_encoder(locations.encoders() / "small-sasrec")[1].source == "published.pt"
+    assert llara("encoder", "evaluate", "sasrec", "--dataset", "small")[0] == 0
+
+    code, _, err = llara("encoder", "import", str(tmp_path / "published.pt"), "--dataset", "larger")
+    assert code == 1
+    assert f"{NUM_ITEMS} items" in err
+
+
+def test_help_shows_examples_and_the_encoders() -> None:
+    from llara_app.cli.encoder import encoder
+
+    result: Result = CliRunner().invoke(encoder, ["train", "--help"])
+    assert "sasrec|gru4rec|caser" in result.output
+    assert "llara-app encoder train --dataset movielens --encoder sasrec" in result.output
