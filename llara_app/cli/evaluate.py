@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from llara_app.cli import options
-from llara_app.cli.common import Command, examples, note, print_json, print_table, progress_bar, settings
+from llara_app.cli.common import Command, examples, print_json, print_table, progress_bar, settings
 from llara_app.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from llara_app.recommend import Recommender
     from llara_app.store import Store
     from train.metrics import Evaluation, PairedDifference
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What both bundles of a comparison are evaluated with."""
-
-    dataset: str
-    protocol: str
-    split: str
-    redraws: int
-    num_candidates: int
-    answers: str
-    mode: str | None
-    engine: str
-    device: str | None
 
 
 @click.command(
@@ -52,9 +37,11 @@ class _Request:
     help="Exact likelihoods, or the paper's greedy answers with their ValidRatio.",
 )
 @options.mode
-@click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True)
+@click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Whose rows.")
 @click.option("--redraws", type=click.IntRange(1), default=20, show_default=True, help="Of the candidates.")
-@click.option("--candidates", "num_candidates", type=click.IntRange(2), default=20, show_default=True)
+@click.option(
+    "--candidates", "num_candidates", type=click.IntRange(2), default=20, show_default=True, help="Of each user."
+)
 @options.device
 def evaluate(
     bundle: str,
@@ -75,43 +62,37 @@ def evaluate(
 
     folder = find_bundle(bundle)
     manifest = Manifest.read(folder)
-    request = _Request(
-        manifest.dataset.name,
-        manifest.dataset.protocol,
-        split,
-        redraws,
-        num_candidates,
-        answers,
-        mode,
-        engine,
-        device,
-    )
+    how: dict[str, Any] = {
+        "split": split,
+        "redraws": redraws,
+        "num_candidates": num_candidates,
+        "answers": answers,
+        "mode": mode,
+        "engine": engine,
+        "device": device,
+    }
     with settings().open_store() as store:
-        info = store.dataset(request.dataset)
+        info = store.dataset(manifest.dataset.name)
         if info.hash != manifest.dataset.hash:
             raise DataError(
-                f"The dataset {request.dataset!r} is not the one this bundle was trained on",
+                f"The dataset {info.name!r} is not the one this bundle was trained on",
                 f"hash {info.hash[:12]}, the bundle has {manifest.dataset.hash[:12]}",
                 "Import the original data again.",
             )
-        evaluation, encoder = _evaluate(store, folder, request)
-        other = None
-        if against is not None:
-            other_folder = find_bundle(against)
-            if Manifest.read(other_folder).dataset.catalogue_hash != manifest.dataset.catalogue_hash:
-                raise UsageError(
-                    "The two bundles cannot be compared",
-                    "they know different catalogues",
-                    "Train both on one dataset.",
-                )
-            other, _ = _evaluate(store, other_folder, request)
+        other_folder = find_bundle(against) if against is not None else None
+        if other_folder is not None and Manifest.read(other_folder).dataset.hash != info.hash:
+            raise UsageError(
+                "The two bundles cannot be compared", "they were trained on other data", "Train both on one dataset."
+            )
+        evaluation, encoder, _ = evaluate_bundle(store, folder, **how)
+        other = evaluate_bundle(store, other_folder, **how)[0] if other_folder is not None else None
     document: dict[str, Any] = {
         "bundle": str(folder),
         "mode": mode or str(manifest.mode),
         "engine": engine,
         "answers": answers,
         "split": split,
-        "protocol": request.protocol,
+        "protocol": manifest.dataset.protocol,
         **evaluation.as_document(),
         "encoder": {"architecture": manifest.encoder, **encoder.as_document()},
         "against_encoder": evaluation.compare(encoder).as_document(),
@@ -129,46 +110,62 @@ def evaluate(
     systems: dict[str, Evaluation] = {folder.name: evaluation, f"{manifest.encoder} alone": encoder}
     if other is not None and against is not None:
         systems[Path(against).name] = other
-    print_evaluations(f"{request.dataset}, {split}, {evaluation.n} users, {num_candidates} candidates", systems)
+    print_evaluations(f"{info.name}, {split}, {evaluation.n} users, {num_candidates} candidates", systems)
     print_difference(f"{folder.name} minus {manifest.encoder} alone", evaluation.compare(encoder))
     if other is not None and against is not None:
         print_difference(f"{folder.name} minus {Path(against).name}", evaluation.compare(other))
 
 
-def _evaluate(store: Store, folder: Path, request: _Request) -> tuple[Evaluation, Evaluation]:
-    """The bundle and its encoder alone, on the same candidates."""
+def evaluate_bundle(
+    store: Store,
+    folder: Path,
+    *,
+    split: str = "test",
+    redraws: int = 20,
+    num_candidates: int = 20,
+    answers: str = "rank",
+    mode: str | None = None,
+    engine: str = "torch",
+    device: str | None = None,
+) -> tuple[Evaluation, Evaluation, Recommender]:
+    """Evaluate the bundle in `folder`, and its encoder alone, on the same frozen candidates.
+
+    Returns:
+        The bundle's evaluation, the encoder's, and the loaded bundle.
+    """
     from llara_app.prompts import PromptMode
     from llara_app.recommend import Recommender
     from train.encoders import evaluate_encoder
     from train.evaluation import evaluate_ranker, evaluation_prompts
 
-    recommender = Recommender.load(folder, engine=request.engine, device=request.device, progress=note)
-    sequences = store.sequences(request.dataset)
-    split, sets = store.candidate_sets(
-        request.dataset,
-        request.protocol,
-        request.split,
-        num_candidates=request.num_candidates,
-        redraws=request.redraws,
+    recommender = Recommender.load(folder, engine=engine, device=device)
+    manifest = recommender.manifest
+    dataset = manifest.dataset.name
+    sequences = store.sequences(dataset)
+    rows, sets = store.candidate_sets(
+        dataset,
+        manifest.dataset.protocol,
+        split,
+        num_candidates=num_candidates,
+        redraws=redraws,
         seed=settings().seed,
     )
-    manifest = recommender.manifest
     prompts = evaluation_prompts(
-        recommender.catalogue, manifest.template, sequences, split, sets, manifest.max_history
+        recommender.catalogue, manifest.template, sequences, rows, sets, manifest.max_history
     )
     with progress_bar() as progress:
-        task = progress.add_task(folder.name, total=sets.positions.size)
+        task = progress.add_task(f"{folder.name}, prompts", total=sets.positions.size)
         evaluation = evaluate_ranker(
             recommender.ranker,
             prompts,
             sets,
-            PromptMode(request.mode) if request.mode else manifest.mode,
-            request.dataset,
-            protocol=request.answers,
+            PromptMode(mode) if mode else manifest.mode,
+            dataset,
+            protocol=answers,
             progress=lambda count: progress.advance(task, count),
         )
-    encoder = evaluate_encoder(recommender.encoder, sequences, split, sets, dataset=request.dataset)
-    return evaluation, encoder
+    encoder = evaluate_encoder(recommender.encoder, sequences, rows, sets, dataset=dataset)
+    return evaluation, encoder, recommender
 
 
 def _remember(folder: Path, document: dict[str, Any]) -> None:

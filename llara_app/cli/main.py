@@ -16,6 +16,7 @@ INTERRUPTED = 130
 
 # Command name -> module and attribute; a module is imported only when its command is asked for.
 COMMANDS = {
+    "quickstart": ("llara_app.cli.quickstart", "quickstart"),
     "doctor": ("llara_app.cli.doctor", "doctor"),
     "train": ("llara_app.cli.train", "train"),
     "evaluate": ("llara_app.cli.evaluate", "evaluate"),
@@ -66,7 +67,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     common = Settings()
     try:
         result: Any = cli.main(
-            args=list(arguments) if arguments is not None else None, obj=common, standalone_mode=False
+            args=list(arguments) if arguments is not None else None,
+            prog_name="llara-app",
+            obj=common,
+            standalone_mode=False,
         )
     except click.ClickException as error:
         error.show()

@@ -146,7 +146,7 @@ def prompt(bundle: str, user: str, candidates: str, mode: str | None) -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A file of user ids, one a line [default: the test split's users].",
 )
-@click.option("--top", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Items for each user.")
 @_candidates
 @options.mode
 @options.engine
