@@ -26,8 +26,8 @@ def history() -> None:
 )
 @dataset_option
 @click.option("--query", default="", help="Only users whose id contains this.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1))
-@click.option("--offset", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="Users at most.")
+@click.option("--offset", default=0, show_default=True, type=click.IntRange(min=0), help="Users to skip.")
 def list_users(dataset: str | None, query: str, limit: int, offset: int) -> None:
     """List users, your own first."""
     with settings().open_store() as store:
