@@ -22,7 +22,7 @@ CURRICULA = ("linear", "direct", "text", "two-stage", "root", "cosine", "step")
 ENGINES = ("torch", "llama.cpp")
 
 device = click.option("--device", help="cuda, cuda:1, mps or cpu [default: the best there is].")
-engine = click.option("--engine", type=click.Choice(ENGINES), default="torch", show_default=True, help="What computes.")
+engine = click.option("--engine", type=click.Choice(ENGINES), default="torch", show_default=True, help="What ranks.")
 mode = click.option("--mode", type=click.Choice(MODES), help="How items are shown [default: as trained].")
 
 

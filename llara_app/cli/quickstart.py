@@ -126,10 +126,7 @@ def _recommend(store: Store, recommender: Recommender) -> dict[str, Recommendati
     split = store.split(DATASET, PROTOCOL, "test")
     user_ids = store.sequences(DATASET).user_ids
     results: dict[str, Recommendation] = {}
-    with progress_bar() as progress:
-        for user in progress.track(
-            [user_ids[int(user)] for user in split.users[:USERS_SHOWN]], description="viewers"
-        ):
-            history = [recommender.catalogue.by_id[seen.item.item_id] for seen in store.history(DATASET, user)]
-            results[user] = recommender.recommend(history, top_k=3)
+    for user in [user_ids[int(row)] for row in split.users[:USERS_SHOWN]]:
+        history = [recommender.catalogue.by_id[seen.item.item_id] for seen in store.history(DATASET, user)]
+        results[user] = recommender.recommend(history, top_k=3)
     return results
