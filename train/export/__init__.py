@@ -1,0 +1,1 @@
+"""Carrying a bundle away: merged weights, baked item tokens, GGUF files for llama.cpp."""
