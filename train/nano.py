@@ -56,6 +56,7 @@ logger = logging.getLogger(__name__)
 TOKENIZER_SEED = 12345
 """The tokenizer is the same whatever the model's seed, so that models can be exchanged."""
 
+LOG_FILE = "training_log.jsonl"
 EOS = "<|end|>"
 PAD = "<|pad|>"
 VOCABULARY_SIZE = 4096
@@ -76,7 +77,7 @@ BATCHES_PER_POOL = 12
 COPYING_HAS_COME = 0.5
 """Until this share of tokens is copied right, lists to repeat are nearly all that is read."""
 
-COPIED_WELL = 0.9
+COPIED_WELL = 0.85
 """Lists lengthen while this share of the answers' tokens (after the first) is copied right."""
 
 GROWTH = 1 / 150
@@ -316,7 +317,8 @@ def train_nano(
         max_steps: train for this many optimizer steps instead: then equal seeds give equal models on one machine.
         seed: of the texts, the weights and the projectors.
         device: where to train.
-        start_from: a nano folder to go on from, with its tokenizer, instead of from nothing.
+        start_from: a nano folder to go on from, with its tokenizer, log and length of lists, instead of from nothing.
+            Give another seed, or the same texts are read again.
         tokenizer: use this one instead of training it.
         changes: override the model's configuration.
 
@@ -335,11 +337,13 @@ def train_nano(
         model = cast(LlamaForCausalLM, llm.model)
     model.to(place).train()  # type: ignore[arg-type]  # transformers wraps `to` in an opaque decorator
     reader = Reader(source, tokenizer)
+    log: list[dict[str, float]] = []
     if start_from is not None:
-        reader.level, reader.copies = 1.0, True
+        log = [json.loads(line) for line in (start_from / LOG_FILE).read_text(encoding="utf-8").splitlines()]
+        reader.level, reader.copies = log[-1]["level"], True
+    steps_before = log[-1]["step"] if log else 0
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=BETAS, weight_decay=0.0)
     began = time.monotonic()
-    log: list[dict[str, float]] = []
     losses: list[float] = []
     copying = 0.0
     saved_at = began
@@ -363,7 +367,8 @@ def train_nano(
         ends = progress >= 1
         if step % 50 == 0 or ends:
             record = {
-                "step": step,
+                "seed": seed,
+                "step": steps_before + step,
                 "seconds": round(elapsed, 1),
                 "loss": round(sum(losses) / len(losses), 4),
                 "copied": round(copying, 4),
@@ -395,11 +400,13 @@ def save_nano(
         half.load_state_dict(model.state_dict())
         half.half().save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        with (temporary / "training_log.jsonl").open("w", encoding="utf-8") as lines:
+        with (temporary / LOG_FILE).open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(record) + "\n" for record in log)
         if (card := output / "README.md").is_file():
             shutil.copy(card, temporary)
         temporary.chmod(0o755)
+        for file in temporary.iterdir():
+            file.chmod(0o644)
         if output.exists():
             replaced = temporary.with_name(temporary.name + "-old")
             output.replace(replaced)
