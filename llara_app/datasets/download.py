@@ -114,7 +114,7 @@ def _download(file: RemoteFile, part: Path, progress: Progress | None) -> str | 
         else:
             tag_file.unlink(missing_ok=True)
         with part.open("ab" if resumed else "wb") as out:
-            for chunk in response.iter_bytes(1 << 16):
+            for chunk in response.iter_bytes():
                 out.write(chunk)
                 received += len(chunk)
                 if progress is not None:

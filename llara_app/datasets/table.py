@@ -102,14 +102,19 @@ def seconds(column: pl.Series, path: Path) -> pl.Series:
 
 
 def _parse_dates(column: pl.Series, path: Path) -> pl.Series:
-    dates = column.str.to_datetime(strict=False, time_unit="us")
-    unread = column.filter(dates.is_null() & column.is_not_null())
+    try:
+        dates = column.str.to_datetime(strict=False, time_unit="us")
+    except pl.exceptions.ComputeError:  # not even the first value is a date
+        dates = pl.Series([None] * len(column), dtype=pl.Datetime("us"))
+    unread = column.filter(dates.is_null() & column.cast(pl.Float64, strict=False).is_null() & column.is_not_null())
     if len(unread):
         raise DataError(
             "A time cannot be read",
             f"{path}: {unread[0]!r}",
             "Use Unix seconds or dates such as 2024-05-01 12:00:00.",
         )
+    if dates.null_count() > column.null_count():
+        raise DataError("Times are written in several ways", f"{path}: some as numbers, some as dates")
     return dates
 
 
