@@ -119,7 +119,7 @@ stderr = Console(stderr=True, highlight=False)
 def note(message: str) -> None:
     """A line for the person, on stderr, unless ``--quiet``."""
     if not settings().quiet:
-        stderr.print(escape(message))
+        stderr.print(escape(message), soft_wrap=True)
 
 
 def progress_bar() -> Progress:
@@ -182,7 +182,7 @@ def _plain(value: object) -> str:
 
 def show_error(error: LlaraError) -> None:
     """An error as a person reads it: what, where, what to do."""
-    stderr.print(f"[bold red]error:[/] {escape(error.title)}")
+    stderr.print(f"[bold red]error:[/] {escape(error.title)}", soft_wrap=True)
     for line in (error.message, error.hint):
         if line:
-            stderr.print(f"  {escape(line)}")
+            stderr.print(f"  {escape(line)}", soft_wrap=True)
