@@ -16,8 +16,8 @@ import torch
 from llara_app.catalogue import Catalogue, Item
 from llara_app.encoders import SequentialEncoder
 from llara_app.errors import NotFoundError, UsageError
-from llara_app.models.bundle import load_bundle
-from llara_app.models.manifest import Manifest
+from llara_app.models.bundle import load_bundle, load_encoder_of
+from llara_app.models.manifest import TOKENIZER_FOLDER, Manifest
 from llara_app.prompts import HybridPrompt, PromptMode, build_prompt
 from llara_app.ranking import Ranker
 from llara_app.ranking.torch_ranker import TorchRanker
@@ -26,6 +26,8 @@ from llara_app.recommendation import RankedItem, Recommendation
 __all__ = ["DEFAULT_CANDIDATES", "Proposer", "RankedItem", "Recommendation", "Recommender"]
 
 DEFAULT_CANDIDATES = 20
+
+ENGINES = ("torch", "llama.cpp")
 
 
 class Proposer:
@@ -46,21 +48,31 @@ class Proposer:
     def encoder_scores(self, history: Sequence[Item]) -> npt.NDArray[np.float32]:
         """The encoder's logits of every item as the next one, ``[num_items]``.
 
+        Items that were added after training are unknown to the encoder: it reads past them, and gives them -inf.
+
         Raises:
-            UsageError: the history is empty.
+            UsageError: the history is empty, or the encoder knows nothing of it.
         """
         if not history:
             raise UsageError("This history is empty", "", "Add at least one item to it.")
-        recent = [item.index for item in history[-self.encoder.max_history :]]
+        known = [item.index for item in history if item.index < self.encoder.num_items]
+        if not known:
+            raise UsageError(
+                "The encoder knows no item of this history",
+                "all of them were added after training",
+                "Add an item that the bundle was trained with.",
+            )
+        recent = known[-self.encoder.max_history :]
         logits = self.encoder(torch.tensor([recent]), torch.tensor([len(recent)]))[0]
-        scores: npt.NDArray[np.float32] = logits.float().cpu().numpy()
+        scores = np.full(len(self.catalogue), -np.inf, dtype=np.float32)
+        scores[: self.encoder.num_items] = logits.float().cpu().numpy()
         return scores
 
     def propose(self, history: Sequence[Item], count: int = DEFAULT_CANDIDATES) -> list[Item]:
         """The encoder's best `count` items that are not in the history, best first."""
         scores = self.encoder_scores(history).copy()
         scores[[item.index for item in history]] = -np.inf
-        best = np.argsort(-scores, kind="stable")[: min(count, len(scores) - len({i.index for i in history}))]
+        best = np.argsort(-scores, kind="stable")[: min(count, int(np.isfinite(scores).sum()))]
         return [self.catalogue[int(index)] for index in best]
 
     def prompt(self, history: Sequence[Item], candidates: Sequence[Item]) -> HybridPrompt:
@@ -94,18 +106,61 @@ class Recommender(Proposer):
         *,
         engine: str = "torch",
         device: str | None = None,
+        quantization: str | None = None,
+        threads: int | None = None,
+        gpu_layers: int = 0,
         progress: Callable[[str], None] | None = None,
     ) -> Recommender:
         """Load the bundle in `folder`; see :func:`~llara_app.models.bundle.load_bundle`.
 
+        Args:
+            engine: ``torch``, or ``llama.cpp``, which needs an exported bundle and not the LLM it was trained on.
+            device: of the torch engine.
+            quantization: which exported file the llama.cpp engine takes; by default the most exact quantized one.
+            threads: of the llama.cpp engine; by default all cores.
+            gpu_layers: layers that a GPU computes for the llama.cpp engine; -1 for all.
+
         Raises:
-            NotFoundError: there is no such engine.
+            NotFoundError: there is no such engine, or the bundle has not been exported.
+            BundleError: a part is missing, altered, or does not fit the others.
         """
+        if engine == "llama.cpp":
+            return cls._load_llama_cpp(folder, quantization, threads, gpu_layers, progress or (lambda _: None))
         if engine != "torch":
-            raise NotFoundError.of("engine", engine, ["torch"])
+            raise NotFoundError.of("engine", engine, ENGINES)
         bundle = load_bundle(folder, device=device, progress=progress)
         ranker = TorchRanker(bundle.model, bundle.prompt_tokenizer, bundle.tokenizer)
         return cls(bundle.manifest, bundle.catalogue, bundle.encoder, ranker)
+
+    @classmethod
+    def _load_llama_cpp(
+        cls,
+        folder: Path,
+        quantization: str | None,
+        threads: int | None,
+        gpu_layers: int,
+        tell: Callable[[str], None],
+    ) -> Recommender:
+        # Only this engine needs llama.cpp: importing it loads its native library.
+        from transformers import PreTrainedTokenizerFast
+
+        from llara_app.ranking.carried_items import read_carried_items
+        from llara_app.ranking.gguf_file import find_gguf
+        from llara_app.ranking.llama_cpp_ranker import LlamaCppRanker
+
+        manifest = Manifest.read(folder)
+        path = find_gguf(folder, quantization)
+        tell("checking files")
+        manifest.verify(folder)
+        carried = read_carried_items(folder, manifest)
+        tell("encoder")
+        encoder = load_encoder_of(folder, manifest)
+        tell(path.name)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / TOKENIZER_FOLDER)
+        ranker = LlamaCppRanker(
+            path, carried.table, tokenizer, manifest=manifest, threads=threads, gpu_layers=gpu_layers
+        )
+        return cls(manifest, carried.catalogue, encoder, ranker)
 
     def recommend(
         self,

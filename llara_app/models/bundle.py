@@ -151,11 +151,7 @@ def load_bundle(
     manifest.verify(folder)
     catalogue = read_catalogue(folder, manifest.dataset)
     tell("encoder")
-    encoder, encoder_manifest = load_encoder(folder / ENCODER_FOLDER)
-    if encoder_manifest.catalogue_hash != manifest.dataset.catalogue_hash:
-        raise BundleError(
-            "The bundle's encoder knows another catalogue", str(folder / ENCODER_FOLDER), "Train the bundle again."
-        )
+    encoder = load_encoder_of(folder, manifest)
     table = read_item_table(folder, manifest)
     tell(f"LLM {manifest.llm.name}")
     target = choose_device(device)
@@ -171,6 +167,20 @@ def load_bundle(
     model = LlaraModel(peft_model, FixedItems(table)).to(target).eval()
     prompt_tokenizer = PromptTokenizer(llm.tokenizer, model.vocabulary_size, len(catalogue))
     return Bundle(folder, manifest, catalogue, model, prompt_tokenizer, llm.tokenizer, encoder)
+
+
+def load_encoder_of(folder: Path, manifest: Manifest) -> SequentialEncoder:
+    """The frozen encoder of a bundle.
+
+    Raises:
+        BundleError: it is damaged, or knows another catalogue.
+    """
+    encoder, encoder_manifest = load_encoder(folder / ENCODER_FOLDER)
+    if encoder_manifest.catalogue_hash != manifest.dataset.catalogue_hash:
+        raise BundleError(
+            "The bundle's encoder knows another catalogue", str(folder / ENCODER_FOLDER), "Train the bundle again."
+        )
+    return encoder
 
 
 def read_item_table(folder: Path, manifest: Manifest) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -157,7 +156,7 @@ class GGUFFile:
             is_float32=self._field("general.file_type") == 0,
         )
 
-    def word_vectors(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    def word_vectors(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """The input vectors of tokens, ``[len(ids), hidden_size]``, bit for bit what llama.cpp computes with."""
         assert self._words is not None
         rows: npt.NDArray[np.float32] = dequantize(np.asarray(self._words.data[ids]), self._words.tensor_type)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from llara_app.errors import BundleError
+from llara_app.models.manifest import Manifest
 from llara_app.prompts import HybridPrompt, PromptMode, PromptTokenizer
 from llara_app.ranking.gguf_file import EXPORT_HINT, GGUFFile
 from llara_app.ranking.llama_cpp_context import MAX_BRANCHES, LlamaCppContext, Logits
@@ -32,6 +33,7 @@ class LlamaCppRanker:
         path: the GGUF file.
         items: the projected item table ``[num_items, hidden_size]``.
         tokenizer: the bundle's, which gives prompts their ids and turns greedy answers into text.
+        manifest: of the bundle that the file must have been exported from.
         threads: that compute; by default all cores.
         gpu_layers: layers that a GPU computes, -1 for all, where llama.cpp was built for one.
         context_length: positions to use, where that is less than the model has.
@@ -49,6 +51,7 @@ class LlamaCppRanker:
         items: npt.NDArray[np.float32],
         tokenizer: PreTrainedTokenizerBase,
         *,
+        manifest: Manifest | None = None,
         threads: int | None = None,
         gpu_layers: int = 0,
         context_length: int | None = None,
@@ -56,6 +59,8 @@ class LlamaCppRanker:
     ) -> None:
         self.gguf = GGUFFile(path)
         description = self.gguf.description
+        if manifest is not None:
+            description.require_fit(manifest)
         if items.shape[1] != description.hidden_size:
             raise BundleError(
                 "The item table does not fit this GGUF",
