@@ -35,6 +35,11 @@ def bundles() -> Path:
     return home() / "bundles"
 
 
+def jobs() -> Path:
+    """What runs, or ran, in the background; see :mod:`llara_app.jobs`."""
+    return home() / "jobs"
+
+
 def templates() -> Path:
     """The user's own prompt templates, ``*.toml``; they override the packaged ones of the same name."""
     return home() / "templates"
