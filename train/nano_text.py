@@ -10,12 +10,12 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
 from llara_app.catalogue import Item
-from llara_app.datasets.demo.catalogue import Film, film_facts
+from llara_app.datasets.demo.catalogue import GENRES, Film, film_facts
 from llara_app.prompts import HybridPrompt, PromptMode, PromptTokenizer, build_prompt, find_template
 from train.nano_titles import WORDS, TitleGenerator
 
@@ -236,17 +236,20 @@ class TextSource:
 
 def _relatedness(films: Sequence[Film]) -> np.ndarray:
     """``[n_films, n_films]``: how much having seen the row's film draws to the column's."""
-    related = np.zeros((len(films), len(films)))
-    for row, seen in enumerate(films):
-        for column, film in enumerate(films):
-            if row == column:
-                continue
-            shared = len(set(seen.genres) & set(film.genres)) / len(set(seen.genres) | set(film.genres))
-            value = 1.5 * shared + (1.5 if seen.director == film.director else 0.0)
-            if seen.series and seen.series == film.series:
-                value += 4.0 if film.part == seen.part + 1 else 2.0
-            related[row, column] = value - 0.02 * abs(seen.year - film.year)
-    return related
+    genres = np.array([[genre in film.genres for genre in GENRES] for film in films], dtype=float)
+    shared = genres @ genres.T
+    either = genres.sum(axis=1)[:, None] + genres.sum(axis=1) - shared
+    director = np.array([film.director for film in films])
+    series = np.array([film.series for film in films])
+    part = np.array([film.part for film in films])
+    year = np.array([film.year for film in films])
+    same_series = (series[:, None] == series) & (series != "")
+    follows = part[:, None] + 1 == part
+    related = 1.5 * (shared / either) + np.where(director[:, None] == director, 1.5, 0.0)
+    related += np.where(same_series, np.where(follows, 4.0, 2.0), 0.0)
+    related -= 0.02 * np.abs(year[:, None] - year)
+    np.fill_diagonal(related, 0.0)
+    return cast(np.ndarray, related)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
