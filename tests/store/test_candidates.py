@@ -97,7 +97,7 @@ class TestFrozen:
         with Store(tmp_path / "llara.db") as store:
             store.import_dataset("films", ten_users())
             split, drawn = store.candidate_sets("films", "leave-one-out", "test", num_candidates=5, redraws=3, seed=2)
-            monkeypatch.delattr("llara_app.store.gateway.draw_candidates")
+            monkeypatch.delattr("llara_app.store.evaluation.draw_candidates")
             again_split, again = store.candidate_sets(
                 "films", "leave-one-out", "test", num_candidates=5, redraws=3, seed=2
             )

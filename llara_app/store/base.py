@@ -1,0 +1,67 @@
+"""What every part of the gateway stands on: the connections, and a dataset by its name."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from llara_app.catalogue import Catalogue
+from llara_app.errors import NotFoundError
+from llara_app.store.database import Connections
+from llara_app.store.records import DatasetInfo
+
+DATASET_COLUMNS = (
+    "id, first_item, first_user, name, domain, hash, num_users, num_items, num_interactions, imported_at, notes"
+)
+
+
+class Dataset(NamedTuple):
+    """A row of the datasets table: items and users of a dataset are runs of ids that begin at the first ones."""
+
+    id: int
+    first_item: int
+    first_user: int
+    info: DatasetInfo
+
+    @classmethod
+    def of(cls, row: tuple[Any, ...]) -> Dataset:
+        row_id, first_item, first_user, *fields = row
+        fields[-1] = tuple(json.loads(fields[-1]))
+        return cls(row_id, first_item, first_user, DatasetInfo(*fields))
+
+
+class StoreBase:
+    """Opens the database, and closes it."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._connections = Connections(self.path)
+        self._catalogues: dict[str, tuple[str, Catalogue]] = {}
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _row(self, name: str) -> Dataset:
+        db = self._connections.db
+        row = db.execute(f"SELECT {DATASET_COLUMNS} FROM datasets WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            known = [row[0] for row in db.execute("SELECT name FROM datasets")]
+            raise NotFoundError.of(
+                "dataset", name, known, hint="" if known else "Import one first: llara-app data import --help"
+            )
+        return Dataset.of(row)
+
+    def _has(self, name: str) -> bool:
+        rows = self._connections.db.execute("SELECT 1 FROM datasets WHERE name = ?", (name,))
+        return rows.fetchone() is not None
