@@ -1,0 +1,1 @@
+"""The browser demo: pictures over the same headless core as the command line and the TUI."""

@@ -1,0 +1,39 @@
+"""The page: ``python demo/app.py``, or ``llara-app demo``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Run from a checkout, the packages beside this folder are meant, and nothing inside it.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+
+from demo import explore
+from demo.masthead import masthead, no_bundle
+from demo.workbench import Workbench
+
+TITLE = "LLaRA: an item is a token"
+MAX_WAITING = 64
+"""Requests that may wait for a model; the next one is told that the demo is busy."""
+
+
+def build_demo(workbench: Workbench) -> gr.Blocks:
+    """The whole page; nothing is served until it is launched."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
+        masthead()
+        no_bundle(workbench, demo)
+        with gr.Tabs():
+            explore.build(workbench, demo)
+    return demo.queue(max_size=MAX_WAITING, default_concurrency_limit=8)
+
+
+if __name__ == "__main__":
+    from llara_app.cli import main
+
+    main(["demo", *sys.argv[1:]])
