@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--once", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.once:
-        print(json.dumps(import_once(*arguments.once)))  # noqa: T201
+        print(json.dumps(import_once(*arguments.once)))
         return
     with tempfile.TemporaryDirectory() as folder:
         csv = Path(folder) / "interactions.csv"
@@ -134,7 +134,7 @@ def main() -> None:
             "note": "" if has_shell else "the sqlite3 shell is not installed: nothing to compare with",
             **history_milliseconds(Path(folder) / "store-0.db"),
         }
-    print(json.dumps(report, indent=2))  # noqa: T201
+    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

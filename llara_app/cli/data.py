@@ -18,6 +18,7 @@ from llara_app.cli.common import (
     progress_bar,
     settings,
 )
+from llara_app.errors import UsageError
 
 if TYPE_CHECKING:
     from llara_app.datasets.source import SourceData
@@ -141,6 +142,9 @@ def import_data(kind: str, path: Path, name: str, replace: bool, **options: Any)
     """
     read = _reader(kind, options)
     with settings().open_store() as store:
+        # Asked before a long file is read, not after.
+        if not replace and any(info.name == name for info in store.datasets()):
+            raise UsageError(f"There is a dataset named {name!r} already", "", "Pass --replace to import it anew.")
         with _opened(path) as place:
             source = read(place)
         _import(store, name, source, replace)

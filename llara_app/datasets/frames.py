@@ -64,10 +64,10 @@ def read(path: Path, *, domain: str | None = None) -> SourceData:
             assigned[user] = name
             user_ids.extend([user] * len(sequence))
             item_column.extend(item_ids[item] for item in sequence)
-        # A whole sequence begins with a window that is all padding.
+        # LastFM's sequences begin with a window of padding alone; Steam's with the first full window.
         cut = len(sequences) - sum(1 for window in windows if not window.history)
         if name == "train" and cut > 0:
-            notes.append(f"{file}: {cut} sequences begin in the middle, their first windows are not in the file")
+            notes.append(f"{file}: {cut} sequences begin with a window that holds items already")
     if not assigned:
         raise DataError(
             "No frames found", f"{path} has none of {', '.join(FILES.values())}", "Name the folder that holds them."

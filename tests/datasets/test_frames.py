@@ -51,6 +51,7 @@ def test_windows_become_sequences(folder: Path) -> None:
     assert source.items["title"][4] == "Band: 4::live"
     assert source.interactions["time"].null_count() == source.interactions.height
     assert source.domain == "artist"
+    assert source.notes[0] == "train_data.df: 21 windows, 3 sequences"
 
 
 @hypothesis_settings(max_examples=100)

@@ -76,6 +76,13 @@ def test_large_imports_use_several_statements_and_chunks(store: Store, monkeypat
     assert [item_ids(store, user) for user in histories] == list(histories.values())
 
 
+def test_some_times_may_be_unknown(store: Store) -> None:
+    source = make_source({"a": ["1", "2", "3"]})
+    some = source.interactions.with_columns(pl.Series("time", [5, None, 7]))
+    store.import_dataset("films", dataclasses.replace(source, interactions=some))
+    assert [step.time for step in store.history("films", "a")] == [5, None, 7]
+
+
 def test_two_datasets_do_not_mix(store: Store) -> None:
     store.import_dataset("films", ten_users())
     store.import_dataset("games", make_source({"u0": ["x", "y"]}, titles={"x": "Half-Life", "y": "Film 0"}))
