@@ -42,6 +42,7 @@ class EncoderTraining:
         stride: an epoch's windows of one user end this many items apart, from a random start; 10 visits each
             position about once with an encoder that predicts after all of them. An encoder that predicts
             only after the last one sees a window for every position whatever the stride.
+        thinning: share of every history that is left out at random, anew each epoch.
         max_epochs: at most.
         patience: epochs without a better validation after which training ends.
         max_validation_rows: a random part of the validation rows is enough where there are more.
@@ -54,8 +55,9 @@ class EncoderTraining:
     dropout: float = 0.3
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
-    batch_size: int = 256
+    batch_size: int = 32
     stride: int = 10
+    thinning: float = 0.6
     max_epochs: int = 60
     patience: int = 8
     max_validation_rows: int = 5000
@@ -161,7 +163,8 @@ def train_encoder(
     rng = np.random.default_rng(config.seed)
     with _seeded(config):
         encoder = build_encoder(shapes).to(config.device)
-        windows = _Windows(sequences, train_split, config.stride if encoder.all_positions else 1)
+        stride = config.stride if encoder.all_positions else 1
+        windows = _Windows(sequences, train_split, stride, config.thinning)
         validation = _Validation(sequences, valid_split, num_items, config, rng)
         optimizer = torch.optim.AdamW(encoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         best, best_weights = _Best(), encoder.state_dict()
@@ -222,37 +225,54 @@ def _seeded(config: EncoderTraining) -> Iterator[None]:
 
 
 class _Windows:
-    """Training windows, drawn anew each epoch."""
+    """Training windows, drawn anew each epoch from histories thinned anew.
 
-    def __init__(self, sequences: Sequences, split: Split, stride: int) -> None:
-        self.sequences = sequences
-        self.split = split.expanded(min_history=1)
-        if not len(self.split):
+    Thinning leaves a random part of every history out and trains on what remains as if it were the whole: an encoder
+    that sees few histories learns from it that items belong together, and not only which one followed which.
+    """
+
+    def __init__(self, sequences: Sequences, split: Split, stride: int, thinning: float) -> None:
+        lengths = split.targets + 1
+        if not (lengths > 1).any():
             raise DataError("There is nothing to train on", "no user of the training split has two interactions")
+        self.user_ids = tuple(sequences.user_ids[user] for user in split.users)
+        self.users = np.repeat(np.arange(len(split)), lengths)
+        within = np.arange(len(self.users)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        self.items = sequences.items[sequences.offsets[split.users][self.users] + within]
         self.stride = stride
-        self.ends_history = np.isin(
-            _row_keys(self.split.users, self.split.targets), _row_keys(split.users, split.targets)
-        )
+        self.thinning = thinning
 
     def batches(self, config: EncoderTraining, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Histories ``[B, 10]``, lengths ``[B]`` and the item after each position ``[B, 10]``, in random
-        order.
+        """Histories ``[B, 10]``, lengths ``[B]`` and the item after each position ``[B, 10]``, in random order.
 
-        A user's windows end `stride` items apart, from a random phase, and the last one always at the end
-        of what may be trained on, so that late items are seen as often as early ones.
+        A user's windows end `stride` items apart, from a random phase, and the last one always at the end of what
+        may be trained on, so that late items are seen as often as early ones.
         """
-        phases = rng.integers(self.stride, size=self.sequences.num_users)
-        aligned = (self.split.targets + phases[self.split.users]) % self.stride == 0
-        rows = rng.permutation(np.flatnonzero(aligned | self.ends_history))
-        for start in range(0, len(rows), config.batch_size):
-            chosen = rows[start : start + config.batch_size]
-            part = replace(self.split, users=self.split.users[chosen], targets=self.split.targets[chosen])
-            histories, lengths, targets = history_windows(self.sequences, part)
+        sequences = self._thinned(rng)
+        last = sequences.lengths() - 1
+        users = np.flatnonzero(last > 0).astype(np.int32)
+        rows = Split("", "train", users, last[users].astype(np.int32)).expanded(min_history=1)
+        phases = rng.integers(self.stride, size=len(last))
+        aligned = (rows.targets + phases[rows.users]) % self.stride == 0
+        order = rng.permutation(np.flatnonzero(aligned | (rows.targets == last[rows.users])))
+        for start in range(0, len(order), config.batch_size):
+            chosen = order[start : start + config.batch_size]
+            part = replace(rows, users=rows.users[chosen], targets=rows.targets[chosen])
+            histories, lengths, targets = history_windows(sequences, part)
             next_items = following_items(histories, lengths, targets)
             yield (
                 *as_tensors(histories, lengths, config.device),
                 torch.from_numpy(next_items.astype(np.int64)).to(config.device),
             )
+
+    def _thinned(self, rng: np.random.Generator) -> Sequences:
+        """What may be trained on, a random part left out (none, if no user would keep two items)."""
+        kept = rng.random(len(self.items)) >= self.thinning
+        counts = np.bincount(self.users[kept], minlength=len(self.user_ids))
+        if counts.max() < 2:
+            kept = np.ones_like(kept)
+            counts = np.bincount(self.users, minlength=len(self.user_ids))
+        return Sequences(self.user_ids, np.concatenate([[0], np.cumsum(counts)]), self.items[kept])
 
 
 def following_items(histories: IntArray, lengths: IntArray, targets: IntArray) -> IntArray:
@@ -261,11 +281,6 @@ def following_items(histories: IntArray, lengths: IntArray, targets: IntArray) -
     following[:, :-1] = histories[:, 1:]
     following[np.arange(len(histories)), lengths - 1] = targets
     return following
-
-
-def _row_keys(users: IntArray, targets: IntArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    keys: np.ndarray[tuple[int], np.dtype[np.int64]] = users.astype(np.int64) << 32 | targets
-    return keys
 
 
 class _Validation:

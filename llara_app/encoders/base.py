@@ -36,7 +36,7 @@ class SequentialEncoder(nn.Module, ABC):
         super().__init__()
         self.config: AnyEncoderConfig = config
         self.item_table = nn.Embedding(config.num_items, config.hidden_size)
-        nn.init.normal_(self.item_table.weight, std=config.hidden_size**-0.5)
+        nn.init.normal_(self.item_table.weight, std=0.02)
         self.output_bias = nn.Parameter(torch.zeros(config.num_items))
         if config.tied:
             self.register_parameter("output_weight", None)

@@ -23,7 +23,7 @@ from train.encoders import (
 )
 
 NUM_ITEMS = 50
-SMALL = EncoderTraining(hidden_size=16, batch_size=32, max_epochs=4, learning_rate=1e-2, dropout=0.1)
+SMALL = EncoderTraining(hidden_size=16, batch_size=32, thinning=0.0, max_epochs=4, learning_rate=1e-2, dropout=0.1)
 
 
 def circle_walks(num_users: int = 120, seed: int = 0) -> Sequences:
@@ -132,7 +132,7 @@ def test_windows_cover_what_may_be_trained_on_and_nothing_beyond(back: int, stri
     sequences = Sequences(tuple("abcd"), np.concatenate([[0], np.cumsum(lengths)]), items.astype(np.int32))
     users = np.flatnonzero(lengths > back).astype(np.int32)
     split = Split("leave-one-out", "train", users, (lengths[users] - back).astype(np.int32))
-    windows = _Windows(sequences, split, stride)
+    windows = _Windows(sequences, split, stride, thinning=0.0)
     rng = np.random.default_rng(0)
     counts: dict[int, int] = {}
     epochs = 60
@@ -148,6 +148,32 @@ def test_windows_cover_what_may_be_trained_on_and_nothing_beyond(back: int, stri
     if stride == 10:
         assert min(counts.values()) >= epochs / 2
         assert max(counts.values()) <= 2 * epochs
+
+
+def test_thinning_leaves_a_share_out_and_keeps_the_order() -> None:
+    sequences = Sequences(("a", "b"), np.array([0, 1000, 1100]), np.arange(1100, dtype=np.int32))
+    split = Split("paper", "train", np.array([0], dtype=np.int32), np.array([499], dtype=np.int32))
+    windows = _Windows(sequences, split, stride=1, thinning=0.6)
+    rng = np.random.default_rng(0)
+    epochs = []
+    for _ in range(2):
+        met = set()
+        for histories, _, next_items in windows.batches(SMALL, rng):
+            inside = histories >= 0
+            assert (next_items[inside] > histories[inside]).all()
+            met.update(histories[inside].tolist() + next_items[inside].tolist())
+        assert max(met) < 500
+        assert 150 < len(met) < 250
+        epochs.append(met)
+    assert epochs[0] != epochs[1]
+
+
+def test_thinning_never_leaves_nothing() -> None:
+    sequences = Sequences(("a",), np.array([0, 2]), np.array([5, 6], dtype=np.int32))
+    split = Split("paper", "train", np.array([0], dtype=np.int32), np.array([1], dtype=np.int32))
+    windows = _Windows(sequences, split, stride=10, thinning=0.99)
+    ((histories, lengths, next_items),) = windows.batches(SMALL, np.random.default_rng(0))
+    assert (histories[0, 0], lengths[0], next_items[0, 0]) == (5, 1, 6)
 
 
 def test_following_items_by_hand() -> None:
