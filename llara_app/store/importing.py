@@ -25,7 +25,7 @@ from llara_app.store.user_search import write_postings
 Progress = Callable[[int, int], None]
 """Called with the interactions written so far and their total."""
 
-CHUNK = 120_000
+CHUNK = 24_000
 MAX_PARAMETERS = 960
 """Of one statement; every build of SQLite takes 999."""
 
