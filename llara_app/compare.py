@@ -90,8 +90,8 @@ def llm_column(
         UsageError: this bundle does not know one of the items.
     """
     started = time.perf_counter()
-    known = [_translate(recommender, item) for item in candidates]
-    prompt = recommender.prompt([_translate(recommender, item) for item in history], known)
+    known = known_items(recommender, candidates)
+    prompt = recommender.prompt(known_items(recommender, history), known)
     likelihoods = recommender.ranker.score([prompt], mode)[0].log_likelihoods
     by_index = {item.index: value for item, value in zip(prompt.candidates, likelihoods, strict=True)}
     scores = np.array([by_index[item.index] for item in known])
@@ -122,12 +122,18 @@ def _column(label: str, scores: FloatArray, started: float) -> Column:
     return Column(label, tuple((shifted / shifted.sum()).tolist()), 1000 * (time.perf_counter() - started))
 
 
-def _translate(recommender: Recommender, item: Item) -> Item:
-    known = recommender.catalogue.by_id.get(item.item_id)
-    if known is None:
-        raise UsageError(
-            "The bundles do not know the same items",
-            f"{item.title!r} is not in the catalogue of the bundle for {recommender.manifest.dataset.name!r}",
-            "Compare bundles of one dataset.",
-        )
-    return known
+def known_items(proposer: Proposer, items: Sequence[Item]) -> list[Item]:
+    """The same items as this bundle numbers them.
+
+    Raises:
+        UsageError: it does not know one of them.
+    """
+    by_id = proposer.catalogue.by_id
+    for item in items:
+        if item.item_id not in by_id:
+            raise UsageError(
+                "This bundle does not know all of these items",
+                f"{item.title!r} is not in its catalogue of {proposer.manifest.dataset.name!r}",
+                "Choose a bundle that was trained on this dataset.",
+            )
+    return [by_id[item.item_id] for item in items]
