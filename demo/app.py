@@ -14,7 +14,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
-from demo import explore
+from demo import api, compare, evaluation, explore, item_maps, training
 from demo.masthead import masthead, no_bundle
 from demo.workbench import Workbench
 
@@ -29,7 +29,13 @@ def build_demo(workbench: Workbench) -> gr.Blocks:
         masthead()
         no_bundle(workbench, demo)
         with gr.Tabs():
-            explore.build(workbench, demo)
+            tab = explore.build(workbench, demo)
+            compare.build(workbench, tab)
+            item_maps.build(workbench, tab)
+            training.build(workbench, demo)
+            evaluation.build(workbench)
+            api.tab()
+        api.build(workbench)
     return demo.queue(max_size=MAX_WAITING, default_concurrency_limit=8)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demo.visit import Visit
 from demo.workbench import Workbench
 from llara_app.catalogue import Item
+from llara_app.compare import Comparison, encoder_column, llm_column
 from llara_app.errors import UsageError
 from llara_app.explain import Explanation, explain
-from llara_app.prompts import HybridPrompt
+from llara_app.prompts import HybridPrompt, PromptMode
 from llara_app.recommendation import Recommendation
 
 MOST_CANDIDATES = 200
+MOST_COLUMNS = 12
+"""Systems that are compared at once: more would neither be looked at nor be quick."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,44 @@ def build_prompt(workbench: Workbench, visit: Visit) -> HybridPrompt:
     """The prompt that :func:`recommend` would send; raises as :func:`candidates_for`."""
     history, candidates, _, _ = candidates_for(workbench, visit)
     return workbench.recommender(visit.bundle, visit.engine).prompt(history, candidates)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison with the true next item, where it is known."""
+
+    comparison: Comparison
+    next_item: Item | None
+
+
+def compare(
+    workbench: Workbench, visit: Visit, modes: Sequence[PromptMode], bundles: Sequence[str], engines: Sequence[str]
+) -> Compared:
+    """The visit's encoder alone, then every mode of every bundle on every engine, on the same candidates.
+
+    Args:
+        bundles: by default the visit's.
+        engines: by default the one that serves each bundle; a bundle is passed over on engines that cannot serve it.
+
+    Raises:
+        UsageError: there is nothing to compare, or too much; else as :func:`candidates_for`.
+    """
+    chosen = [workbench.bundle(name) for name in bundles or [visit.bundle]]
+    systems = [
+        (choice.name, engine, mode)
+        for choice in chosen
+        for engine in engines or [workbench.engine_of(choice)]
+        if engine in choice.engines
+        for mode in modes
+    ]
+    if not systems or len(systems) > MOST_COLUMNS:
+        raise UsageError(f"{len(systems)} systems cannot be compared", "", f"Choose 1 to {MOST_COLUMNS} of them.")
+    history, candidates, next_item, _ = candidates_for(workbench, visit)
+    columns = [
+        encoder_column(workbench.recommender(visit.bundle, visit.engine), history, candidates, "encoder alone")
+    ]
+    many_bundles, many_engines = len(chosen) > 1, len({engine for _, engine, _ in systems}) > 1
+    for bundle, engine, mode in systems:
+        label = " · ".join([str(mode), *([bundle] if many_bundles else []), *([engine] if many_engines else [])])
+        columns.append(llm_column(workbench.recommender(bundle, engine), history, candidates, mode, label))
+    return Compared(Comparison(tuple(candidates), tuple(columns)), next_item)

@@ -17,7 +17,7 @@ from demo.workbench import Workbench
 from llara_app.errors import LlaraError
 from llara_app.prompts import PromptMode
 
-MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
+MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 """Everything that asks a model stands in one queue: a model does one thing at a time."""
 
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -108,9 +108,9 @@ def users_markup(workbench: Workbench, visit: Visit, query: str) -> str:
 
 def build(workbench: Workbench, demo: gr.Blocks) -> Explore:
     """Lay the tab out and wire it."""
-    kept = gr.BrowserState(None, storage_key="llara-visit", secret="llara-visit-store")
-    visit = gr.State(Visit())
     with gr.Tab("Explore") as tab:
+        kept = gr.BrowserState(None, storage_key="llara-visit", secret="llara-visit-store")
+        visit = gr.State(Visit())
         with gr.Row(elem_classes=["llara-columns"]):
             with gr.Column(scale=5, min_width=320):
                 with gr.Column(elem_classes=["llara-card"]):
@@ -119,7 +119,10 @@ def build(workbench: Workbench, demo: gr.Blocks) -> Explore:
                         bundle = gr.Dropdown(label="Model", elem_id="bundle", min_width=130)
                     engine = gr.Radio(label="Engine", elem_id="engine", visible=False)
                     user_query = gr.Textbox(
-                        label="User", placeholder="Search by id …", elem_id="user-query", max_length=200
+                        label="User",
+                        placeholder="Search by id, or by a title they know …",
+                        elem_id="user-query",
+                        max_length=200,
                     )
                     users = html("users")
                     examples = html("examples")
@@ -150,9 +153,7 @@ def build(workbench: Workbench, demo: gr.Blocks) -> Explore:
         return [
             gr.Dropdown(choices=dataset_choices(workbench), value=choice.dataset),
             gr.Dropdown(choices=bundle_choices(workbench, choice.dataset), value=choice.name),
-            gr.Radio(
-                choices=list(engines), value=now.engine or workbench.engine_of(choice), visible=len(engines) > 1
-            ),
+            gr.Radio(choices=list(choice.engines), value=engine_now, visible=len(choice.engines) > 1),
             gr.Radio(value=str(now.mode)),
             gr.Slider(value=now.num_candidates),
         ]

@@ -10,7 +10,7 @@ from llara_app.catalogue import Item
 from llara_app.explain import Explanation
 from llara_app.prompts import BehaviourToken, HybridPrompt, PromptMode, Role, prompt_title
 from llara_app.recommendation import RankedItem, Recommendation
-from llara_app.store.records import UserInfo
+from llara_app.store.records import UserMatch
 
 SHOWN_HISTORY = 60
 """Rows of a history that are drawn; the older ones are counted."""
@@ -57,19 +57,27 @@ def empty(text: str, hint: str = "", command: str = "") -> str:
 # Choosing
 
 
-def user_list(users: Sequence[UserInfo], chosen: str, query: str) -> str:
+def user_list(users: Sequence[UserMatch], chosen: str, query: str) -> str:
     """Users to pick from."""
     if not users:
-        what = f"No user's id contains “{query}”." if query else "This database holds no users of this dataset."
+        what = (
+            f"No user's id or history matches “{query}”."
+            if query
+            else "This database holds no users of this dataset."
+        )
         return empty(what, "Search for titles below to build a history of your own.")
     rows = "".join(
         f'<li><button type="button" class="option" data-action="user" data-key="{escape(user.user_id)}"'
         f' aria-pressed="{str(user.user_id == chosen).lower()}">'
-        f'<span class="name">{title(user.user_id)}</span>'
+        f'<span class="name">{title(user.user_id)}{_because(user)}</span>'
         f'<span class="quiet">{"own · " if user.custom else ""}{user.history_length} items</span></button></li>'
         for user in users
     )
     return f'<ul class="options" aria-label="Users">{rows}</ul>'
+
+
+def _because(user: UserMatch) -> str:
+    return f' <span class="quiet">· {title(user.title.title)}</span>' if user.title is not None else ""
 
 
 def title_list(items: Sequence[Item], query: str) -> str:
@@ -161,6 +169,38 @@ def _prediction(rank: int, ranked: RankedItem, best: float, is_next: bool, added
         f'<span class="bar" aria-hidden="true"><span style="width:{width:.1f}%"></span></span>'
         f'<span class="value">{percent}</span>'
         f'<span class="encoder-rank" title="{note}">encoder #{ranked.encoder_rank:,}</span></li>'
+    )
+
+
+def plain_bars(ranked: Sequence[tuple[Item, float]], next_item: Item | None, *, shown: int) -> str:
+    """Items with their probabilities, best first, as narrow bars."""
+    best = ranked[0][1] if ranked else 1.0
+    rows = []
+    for rank, (item, probability) in enumerate(ranked, start=1):
+        is_next = next_item is not None and item.item_id == next_item.item_id
+        if rank > shown and not is_next:
+            continue
+        if rank > shown + 1:
+            rows.append('<li class="gap" aria-hidden="true">⋮</li>')
+        badge = f' <span class="next">★ {NEXT}</span>' if is_next else ""
+        rows.append(
+            f'<li class="{"is-next" if is_next else ""}"><span class="place">{rank}</span>'
+            f'<span class="name">{title(item.title)}{badge}</span>'
+            f'<span class="value">{100 * probability:.1f} %</span>'
+            f'<span class="bar" aria-hidden="true">'
+            f'<span style="width:{100 * probability / best if best else 0:.1f}%"></span></span></li>'
+        )
+    return f'<ol class="bars">{"".join(rows)}</ol>'
+
+
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; its cells are markup, its caption and head are escaped."""
+    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<div class="scroll" tabindex="0"><table class="sheet">{above}<thead><tr>{names}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 

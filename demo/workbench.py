@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from llara_app.catalogue import Catalogue, Item
 from llara_app.errors import LlaraError, NotFoundError, UsageError
+from llara_app.item_map import ItemMap, Space, map_items
 from llara_app.models.manifest import Manifest, find_bundle, list_bundles, read_catalogue
 from llara_app.store import Store
-from llara_app.store.records import UserInfo
+from llara_app.store.records import UserMatch
 
 if TYPE_CHECKING:
     from llara_app.recommend import Recommender
@@ -84,6 +85,8 @@ class Workbench:
         self._loaded: OrderedDict[tuple[str, str], Recommender] = OrderedDict()
         self._catalogues: dict[Path, Catalogue] = {}
         self._loading = threading.Lock()
+        self._maps: dict[tuple[Path, str, Space], ItemMap] = {}
+        self._mapping = threading.Lock()
 
     # Bundles
 
@@ -159,18 +162,27 @@ class Workbench:
             self._catalogues[choice.folder] = read_catalogue(choice.folder, choice.manifest.dataset)
         return self._catalogues[choice.folder]
 
+    def item_map(self, bundle: str, space: Space) -> ItemMap:
+        """The bundle's items in two dimensions, computed when it is first asked for."""
+        choice = self.bundle(bundle)
+        key = (choice.folder, choice.manifest.created, space)
+        with self._mapping:
+            if key not in self._maps:
+                self._maps[key] = map_items(choice.folder, space)
+            return self._maps[key]
+
     def has_users(self, bundle: str = "") -> bool:
         """Whether the store has the dataset that the bundle was trained on, so that users can be chosen."""
         part = self.bundle(bundle).manifest.dataset
         known = {info.name for info in self.store.datasets()}
         return part.name in known and self.store.catalogue(part.name).hash == part.catalogue_hash
 
-    def users(self, bundle: str = "", query: str = "", limit: int = 20, offset: int = 0) -> list[UserInfo]:
-        """A page of the users whose id contains `query`; none where the store lacks the dataset."""
+    def users(self, bundle: str = "", query: str = "", limit: int = 20, offset: int = 0) -> list[UserMatch]:
+        """A page of the users whose id or history matches `query`; none where the store lacks the dataset."""
         if not self.has_users(bundle):
             return []
-        dataset = self.bundle(bundle).dataset
-        return self.store.users(dataset, query=query.strip(), limit=limit, offset=offset)
+        found = self.store.find_users(self.bundle(bundle).dataset, query.strip())
+        return self.store.found_users(found, offset, limit)
 
     def user_history(self, user_id: str, bundle: str = "") -> UserHistory:
         """The history of a user, the last item held back.

@@ -1,0 +1,130 @@
+"""Evaluation: what was measured here, with intervals, beside the paper's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+import plotly.graph_objects as go
+
+from demo import charts, markup
+from demo.explore import QUICK
+from demo.failures import on_page
+from demo.results import METRICS, PAPER, PAPER_ROWS, Measured, measured, paper_interval
+from demo.workbench import Workbench
+
+CAUTION = (
+    "Filled dots are measured here: means over redraws of the candidates, with 95 % bootstrap intervals over users. "
+    "Open diamonds are the paper’s: it gives no intervals; the thin ones are binomial, from its number of test rows. "
+    "Where intervals overlap, neither system has been shown to be better."
+)
+
+
+def measured_table(rows: Sequence[Measured]) -> str:
+    cells = [
+        [
+            markup.title(row.system),
+            f"{row.n:,} × {row.redraws}",
+            *(
+                f"{m[0]:.3f} <span class='quiet'>[{m[1]:.3f}, {m[2]:.3f}]</span>"
+                if (m := row.metrics.get(name))
+                else "–"
+                for name in METRICS
+            ),
+        ]
+        for row in rows
+    ]
+    return markup.table("Measured here", ["system", "rows × redraws", *METRICS.values()], cells)
+
+
+def paper_table() -> str:
+    head = ["system", *(f"{name} ({rows:,} rows)" for name, rows in PAPER_ROWS.items())]
+    rows = [
+        [
+            escape(system),
+            *(
+                f"{figures[name][1]:.4f} <span class='quiet'>valid {figures[name][0]:.3f}</span>"
+                for name in PAPER_ROWS
+            ),
+        ]
+        for system, figures in PAPER.items()
+    ]
+    return markup.table("HitRatio@1 in the paper (Llama-2-7B, 20 candidates)", head, rows)
+
+
+def intervals(dataset: str, rows: Sequence[Measured]) -> go.Figure:
+    """HR@1 of every system on one dataset, with intervals, the paper's among them where it has the dataset."""
+    points: list[tuple[str, float, float, float, bool]] = [
+        (charts.title(row.system), *row.metrics["hit_ratio_at_1"], True) for row in rows
+    ]
+    for system, figures in PAPER.items():
+        if dataset in figures:
+            mean = figures[dataset][1]
+            low, high = paper_interval(mean, PAPER_ROWS[dataset])
+            points.append((f"paper: {system}", mean, low, high, False))
+    points.sort(key=lambda point: point[1])
+    made = charts.figure(110 + 30 * len(points), hovermode="closest")
+    for ours, name, colour, symbol in (
+        (True, "measured here", charts.ACCENT, "circle"),
+        (False, "paper", charts.GREY, "diamond-open"),
+    ):
+        chosen = [point for point in points if point[4] is ours]
+        if chosen:
+            made.add_trace(
+                go.Scatter(
+                    x=[point[1] for point in chosen],
+                    y=[point[0] for point in chosen],
+                    mode="markers",
+                    name=name,
+                    marker={"size": 11, "color": colour, "symbol": symbol, "line": {"width": 2}},
+                    error_x={
+                        "type": "data",
+                        "array": [point[3] - point[1] for point in chosen],
+                        "arrayminus": [point[1] - point[2] for point in chosen],
+                        "thickness": 2 if ours else 1,
+                        "width": 4,
+                        "color": colour,
+                    },
+                    hovertemplate="%{y}: %{x:.4f}<extra></extra>",
+                )
+            )
+    grid = {"gridcolor": "rgba(140,130,120,0.22)", "zeroline": False, "automargin": True}
+    made.update_xaxes(title="HitRatio@1", rangemode="tozero", **grid)
+    made.update_yaxes(categoryorder="array", categoryarray=[point[0] for point in points], **grid)
+    made.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, margin={"t": 40})
+    return made
+
+
+def build(workbench: Workbench) -> None:
+    with gr.Tab("Evaluation") as tab:
+        with gr.Column(elem_classes=["llara-card"]):
+            dataset = gr.Dropdown([], label="Dataset", elem_id="evaluated", interactive=True)
+            table = gr.HTML("", elem_id="measured", elem_classes=["llara"], apply_default_css=False)
+            plot = gr.Plot(show_label=False, elem_id="intervals", visible=False)
+            gr.HTML(f'<p class="quiet">{CAUTION}</p>', elem_classes=["llara"], apply_default_css=False)
+        with gr.Column(elem_classes=["llara-card"]):
+            gr.HTML(paper_table(), elem_id="paper", elem_classes=["llara"], apply_default_css=False)
+
+    @on_page
+    def show(name: str | None) -> list[Any]:
+        found = measured(workbench)
+        datasets = list(dict.fromkeys([*(each.dataset for each in found), *PAPER_ROWS]))
+        name = name if name in datasets else datasets[0]
+        rows = [each for each in found if each.dataset == name]
+        text = (
+            measured_table(rows)
+            if rows
+            else markup.empty(
+                f"Nothing has been evaluated on {name} here.",
+                "An evaluation keeps its figures in the bundle; they show up here.",
+                "llara-app evaluate BUNDLE",
+            )
+        )
+        drawn = bool(rows) or name in PAPER_ROWS
+        picture = gr.Plot(intervals(name, rows), visible=True) if drawn else gr.Plot(visible=False)
+        return [gr.Dropdown(choices=datasets, value=name), text, picture]
+
+    tab.select(show, dataset, [dataset, table, plot], **QUICK)
+    dataset.input(show, dataset, [dataset, table, plot], **QUICK)
