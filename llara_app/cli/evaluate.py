@@ -138,7 +138,7 @@ def evaluate_bundle(
     from train.encoders import evaluate_encoder
     from train.evaluation import evaluate_ranker, evaluation_prompts
 
-    recommender = Recommender.load(folder, engine=engine, device=device)
+    recommender = Recommender.load(folder, engine=engine, device=device, **options.engine_options())
     manifest = recommender.manifest
     dataset = manifest.dataset.name
     sequences = store.sequences(dataset)

@@ -23,6 +23,7 @@ COMMANDS = {
     "recommend": ("llara_app.cli.recommend", "recommend"),
     "prompt": ("llara_app.cli.recommend", "prompt"),
     "predict": ("llara_app.cli.recommend", "predict"),
+    "export": ("llara_app.cli.export", "export"),
     "demo": ("llara_app.cli.demo", "demo"),
     "data": ("llara_app.cli.data", "data"),
     "history": ("llara_app.cli.history", "history"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,10 +20,41 @@ PROTOCOLS = ("paper", "leave-one-out")
 MODES = ("text", "behaviour", "index", "hybrid")
 CURRICULA = ("linear", "direct", "text", "two-stage", "root", "cosine", "step")
 ENGINES = ("torch", "llama.cpp")
+QUANTIZATIONS = ("f16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
+
+_ENGINE_OPTIONS = "llara_app.engine_options"
 
 device = click.option("--device", help="cuda, cuda:1, mps or cpu [default: the best there is].")
-engine = click.option("--engine", type=click.Choice(ENGINES), default="torch", show_default=True, help="What ranks.")
 mode = click.option("--mode", type=click.Choice(MODES), help="How items are shown [default: as trained].")
+
+
+def _keep_engine_option(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value is not None and parameter.name is not None:
+        context.meta.setdefault(_ENGINE_OPTIONS, {})[parameter.name] = value
+
+
+def engine(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--engine``, and what only the llama.cpp engine reads; see :func:`engine_options`."""
+    keep: dict[str, Any] = {"callback": _keep_engine_option, "expose_value": False}
+    for option in (
+        click.option("--gpu-layers", type=click.IntRange(-1), help="Of llama.cpp, on a GPU; -1 for all.", **keep),
+        click.option("--threads", type=click.IntRange(1), help="Of llama.cpp [default: all cores].", **keep),
+        click.option(
+            "--quantization",
+            type=click.Choice(QUANTIZATIONS),
+            help="Which exported file llama.cpp takes [default: Q8_0, or the next smaller].",
+            **keep,
+        ),
+        click.option("--engine", type=click.Choice(ENGINES), default="torch", show_default=True, help="What ranks."),
+    ):
+        command = option(command)
+    return command
+
+
+def engine_options() -> dict[str, Any]:
+    """The options of the llama.cpp engine that were given, as :meth:`Recommender.load` takes them."""
+    context = click.get_current_context(silent=True)
+    return dict(context.meta.get(_ENGINE_OPTIONS, {})) if context is not None else {}
 
 
 @contextmanager

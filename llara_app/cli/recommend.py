@@ -190,7 +190,7 @@ def _load(bundle: str, engine: str, device: str | None) -> tuple[Recommender, Pa
     from llara_app.recommend import Recommender
 
     folder = find_bundle(bundle)
-    return Recommender.load(folder, engine=engine, device=device, progress=note), folder
+    return Recommender.load(folder, engine=engine, device=device, progress=note, **options.engine_options()), folder
 
 
 def _recommend(

@@ -51,13 +51,16 @@ class ProjectedItems(nn.Module):
     """
 
     item_embeddings: Tensor
+    mean: Tensor
+    spread: Tensor
 
     def __init__(self, item_embeddings: Tensor, projector: Projector) -> None:
         super().__init__()
         self.num_items = item_embeddings.shape[0]
         embeddings = item_embeddings.detach().float()
-        spread = embeddings.std(dim=0, correction=0).clamp_min(1e-6)
-        self.register_buffer("item_embeddings", (embeddings - embeddings.mean(dim=0)) / spread, persistent=False)
+        self.register_buffer("mean", embeddings.mean(dim=0), persistent=False)
+        self.register_buffer("spread", embeddings.std(dim=0, correction=0).clamp_min(1e-6), persistent=False)
+        self.register_buffer("item_embeddings", (embeddings - self.mean) / self.spread, persistent=False)
         self.projector = projector
 
     def forward(self, indexes: Tensor) -> Tensor:
@@ -68,6 +71,12 @@ class ProjectedItems(nn.Module):
     def table(self) -> Tensor:
         """The projected vectors of the whole catalogue, ``[num_items, llm_size]``."""
         projected: Tensor = self.projector(self.item_embeddings)
+        return projected
+
+    @torch.no_grad()
+    def project(self, item_embeddings: Tensor) -> Tensor:
+        """Vectors ``[n, llm_size]`` of items that are not in the catalogue, by their embeddings ``[n, item_size]``."""
+        projected: Tensor = self.projector((item_embeddings.float() - self.mean) / self.spread)
         return projected
 
     @torch.no_grad()

@@ -80,8 +80,9 @@ def read_added(bundle: Path, expected_hash: str) -> list[Item]:
     if added_hash(content) != expected_hash:
         raise BundleError("The added items are not the ones of the item table", str(path), HINT)
     try:
-        return [Item(index=-1, **json.loads(line)) for line in content.decode().splitlines()]
-    except (ValueError, TypeError) as error:
+        documents = [json.loads(line) for line in content.decode().splitlines()]
+        return [Item(-1, entry["item_id"], entry["title"], entry.get("metadata", {})) for entry in documents]
+    except (ValueError, TypeError, KeyError) as error:
         raise BundleError("The added items cannot be read", f"{path}: {error}", HINT) from error
 
 

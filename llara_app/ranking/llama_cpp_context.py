@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,27 +35,38 @@ MICRO_BATCH = 512
 FLOAT32 = 0
 FLASH_ATTENTION_OFF = 0
 
+GGML_WARNING, GGML_ERROR = 3, 4
+
 Logits = npt.NDArray[np.float32]
 
-_last_messages: list[str] = []
+KEPT_MESSAGES = 64
+
+_messages: deque[str] = deque(maxlen=KEPT_MESSAGES)
 
 
 @llama_cpp.llama_log_callback
 def _keep_message(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
-    """llama.cpp writes pages to stderr; what is kept is the reason of the last failure."""
-    if level >= llama_cpp.GGML_LOG_LEVEL_WARN if hasattr(llama_cpp, "GGML_LOG_LEVEL_WARN") else level >= 3:
-        _last_messages.append(text.decode(errors="replace").strip())
-        del _last_messages[:-8]
+    # llama.cpp writes pages to stderr; what is kept are the warnings and errors, for our own messages.
+    if level in (GGML_WARNING, GGML_ERROR):
+        _messages.append(text.decode(errors="replace").strip())
 
 
 def silence() -> None:
-    """Keep llama.cpp's messages to ourselves; see :func:`last_message`."""
+    """Keep llama.cpp's messages off the screen; see :func:`last_message`."""
     llama_cpp.llama_log_set(_keep_message, ctypes.c_void_p(0))
 
 
 def last_message() -> str:
     """What llama.cpp complained of last."""
-    return _last_messages[-1] if _last_messages else "llama.cpp gave no reason"
+    return _messages[-1] if _messages else "llama.cpp gave no reason"
+
+
+@contextmanager
+def messages() -> Iterator[deque[str]]:
+    """The warnings and errors of llama.cpp since the block began."""
+    silence()
+    _messages.clear()
+    yield _messages
 
 
 def default_threads() -> int:
