@@ -9,17 +9,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
-from llara_app.engine.requests import Request
+from llara_app.engine.requests import Request, Tell
 from llara_app.engine.wire import Ask, Cancel, Done, Failed, Progress, receive, send
 from llara_app.errors import LlaraError
 
 Answer = TypeVar("Answer")
-Tell = Callable[[str], None]
 
 LAST_WORDS = 2000
 """Characters of what a dead process printed that are shown."""
@@ -54,7 +52,7 @@ class EngineProcess:
         The future fails with :class:`LlaraError`: the request's own, or that the process died.
 
         Args:
-            progress: told what is being done, a few words at a time.
+            progress: told what is being done.
         """
         future: Future[Answer] = Future()
         with self._lock:
@@ -118,7 +116,7 @@ class EngineProcess:
             return
         if isinstance(message, Progress):
             if pending.progress is not None:
-                pending.progress(message.text)
+                pending.progress(message.text, message.fraction)
         elif pending.future.set_running_or_notify_cancel():
             if isinstance(message, Done):
                 pending.future.set_result(message.answer)

@@ -31,8 +31,20 @@ class ModelKey:
         return self.folder.name if self.engine == "torch" else f"{self.folder.name} · {self.engine}"
 
 
+class Tell(Protocol):
+    """Told what is being done, and how much of it (in [0, 1]) where that is known."""
+
+    def __call__(self, text: str, fraction: float | None = None) -> None: ...
+
+
 class Models(Protocol):
-    """Where requests find loaded models."""
+    """Where requests find loaded models.
+
+    Attributes:
+        tell: told of progress; it raises when the answer is not wanted any more.
+    """
+
+    tell: Tell
 
     def get(self, key: ModelKey) -> Recommender:
         """The model, loaded if need be."""

@@ -28,8 +28,11 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
+    """What is being done; `fraction` in [0, 1] where it is known how much is left."""
+
     number: int
     text: str
+    fraction: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import traceback
 from collections import OrderedDict
 from typing import TYPE_CHECKING, BinaryIO
 
-from llara_app.engine.requests import ModelKey
+from llara_app.engine.requests import ModelKey, Tell
 from llara_app.engine.wire import Ask, Cancel, Done, Failed, Progress, receive, send
 from llara_app.errors import LlaraError
 
@@ -33,7 +33,7 @@ class LoadedModels:
     """Models by key, loaded when first asked for."""
 
     def __init__(self) -> None:
-        self.tell = lambda text: None
+        self.tell: Tell = lambda text, fraction=None: None
         self._models: OrderedDict[ModelKey, Recommender] = OrderedDict()
 
     def get(self, key: ModelKey) -> Recommender:
@@ -81,10 +81,10 @@ class Worker:
             os._exit(0)
 
     def _answer(self, ask: Ask) -> None:
-        def tell(text: str) -> None:
+        def tell(text: str, fraction: float | None = None) -> None:
             if ask.number in self._cancelled:
                 raise CancelledError
-            send(self._outgoing, Progress(ask.number, text))
+            send(self._outgoing, Progress(ask.number, text, fraction))
 
         self._models.tell = tell
         try:

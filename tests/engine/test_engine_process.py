@@ -29,7 +29,7 @@ class Echo:
     text: str
 
     def run(self, models: Models) -> str:
-        models.tell(f"saying {self.text}")  # type: ignore[attr-defined]
+        models.tell(f"saying {self.text}", 0.5)
         return self.text
 
 
@@ -67,9 +67,10 @@ def engine() -> Iterator[EngineProcess]:
 
 
 def test_answers_and_progress(engine: EngineProcess) -> None:
-    told: list[str] = []
-    assert engine.submit(Echo("hello"), told.append).result(WAIT) == "hello"
-    assert told == ["saying hello"]
+    told: list[tuple[str, float | None]] = []
+    answer = engine.submit(Echo("hello"), lambda text, fraction=None: told.append((text, fraction)))
+    assert answer.result(WAIT) == "hello"
+    assert told == [("saying hello", 0.5)]
 
 
 def test_errors_keep_their_kind_and_unforeseen_ones_their_traceback(engine: EngineProcess) -> None:
@@ -158,7 +159,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def test_the_questions_a_screen_asks(engine: EngineProcess, world: World, tmp_path: Path) -> None:
     key = ModelKey(world.folder / "bundle")
     told: list[str] = []
-    info = engine.submit(LoadModel(key), told.append).result(WAIT)
+    info = engine.submit(LoadModel(key), lambda text, fraction=None: told.append(text)).result(WAIT)
     assert info.mode is PromptMode.HYBRID
     assert told[0] == "starting the engine" and "adapter" in told
     catalogue = world.store.catalogue("small")

@@ -1,0 +1,117 @@
+"""Bringing datasets in, away from the front end: killing the worker cancels, and nothing is half-imported."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llara_app.engine.requests import Models, Tell
+from llara_app.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from llara_app.datasets.source import SourceData
+    from llara_app.store import DatasetInfo
+
+KINDS = {
+    "movielens": "GroupLens' MovieLens 100K: u.data, u.item",
+    "frames": "the paper's pickled frames and titles",
+    "lastfm": "LastFM of HetRec 2011",
+    "table": "CSV, TSV, Parquet or JSON lines",
+    "recbole": "RecBole's atomic files: .inter, .item",
+}
+"""What files can be imported, and what they are."""
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportDemo:
+    """Import the demo dataset that the package carries."""
+
+    db: Path
+    name: str = DEMO
+
+    def run(self, models: Models) -> DatasetInfo:
+        from llara_app.datasets.demo import load_demo
+
+        models.tell("simulating the demo's viewers")
+        return _import(self.db, self.name, load_demo(), replace=False, tell=models.tell)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchDataset:
+    """Download a dataset, verify and import it; what was downloaded is kept, also when it is cancelled."""
+
+    db: Path
+    name: str
+    replace: bool = False
+
+    def run(self, models: Models) -> DatasetInfo:
+        from llara_app.datasets import sources
+
+        def progress(name: str, received: int, total: int | None) -> None:
+            models.tell(f"downloading {name}, {received / 1e6:.1f} MB", received / total if total else None)
+
+        models.tell(f"asking for {self.name}")
+        return _import(self.db, self.name, sources.fetch(self.name, progress=progress), self.replace, models.tell)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportFiles:
+    """Import files as a dataset.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        options: keyword arguments of that kind's reader.
+    """
+
+    db: Path
+    kind: str
+    path: Path
+    name: str
+    replace: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, models: Models) -> DatasetInfo:
+        models.tell(f"reading {self.path.name}")
+        with _opened(self.path.expanduser()) as place:
+            source = read_files(self.kind, place, **self.options)
+        return _import(self.db, self.name, source, self.replace, models.tell)
+
+
+def read_files(kind: str, path: Path, **options: Any) -> SourceData:
+    """Read files of a kind.
+
+    Raises:
+        NotFoundError: there is no such kind.
+        DataError: the files are missing, damaged or not of that kind.
+    """
+    if kind not in KINDS:
+        raise NotFoundError.of("kind of files", kind, KINDS)
+    from importlib import import_module
+
+    reader = import_module(f"llara_app.datasets.{kind}")
+    source: SourceData = reader.read(path, **options)
+    return source
+
+
+def _opened(path: Path) -> AbstractContextManager[Path]:
+    if not path.exists():
+        raise UsageError("There is nothing at this path", str(path), "Give a folder, a file or a zip archive.")
+    if path.suffix.lower() != ".zip":
+        return nullcontext(path)
+    from llara_app.datasets.download import unpacked
+
+    return unpacked(path)
+
+
+def _import(db: Path, name: str, source: SourceData, replace: bool, tell: Tell) -> DatasetInfo:
+    from llara_app.store import Store
+
+    tell(f"importing {name}", 0.0)
+    with Store(db) as store:
+        return store.import_dataset(
+            name, source, replace=replace, progress=lambda done, total: tell(f"importing {name}", done / total)
+        )
