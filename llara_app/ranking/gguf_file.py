@@ -7,15 +7,15 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGUFReader, GGUFValueType
+from gguf import LlamaFileType
 from gguf.quants import dequantize
 
 from llara_app.errors import BundleError, NotFoundError
 from llara_app.models.manifest import LOG_FILE, Manifest
+from llara_app.ranking.gguf_header import GGUFHeader
 
 GGUF_FOLDER = "gguf"
 FORMAT_VERSION = 1
@@ -24,6 +24,8 @@ QUANTIZATIONS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "f16")
 """What export writes, in the order in which an engine that was told nothing prefers them."""
 
 BAKED_MARK = "baked"
+
+WORDS = "token_embd.weight"
 
 EXPORT_HINT = "Write it anew: llara-app export BUNDLE"
 
@@ -130,45 +132,36 @@ class GGUFFile:
         if not path.is_file():
             raise BundleError("There is no such GGUF file", str(path), EXPORT_HINT)
         try:
-            reader = GGUFReader(path)
-        except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
+            self._header = GGUFHeader(path)
+        except (ValueError, KeyError, OverflowError) as error:
             raise BundleError("This GGUF file is truncated or damaged", f"{path}: {error}", EXPORT_HINT) from error
-        self._reader = reader
-        self._words = next((tensor for tensor in reader.tensors if tensor.name == "token_embd.weight"), None)
-        if self._words is None or self._field(Key.FORMAT_VERSION) is None:
-            raise BundleError("This GGUF file is not one of ours", f"{path} has no {Key.FORMAT_VERSION}", EXPORT_HINT)
-        if self._field(Key.FORMAT_VERSION) != FORMAT_VERSION:
+        fields = self._header.fields
+        if WORDS not in self._header.tensors or not fields.keys() >= set(Key):
+            absent = next((key for key in Key if key not in fields), WORDS)
+            raise BundleError("This GGUF file is not one of ours", f"{path} has no {absent}", EXPORT_HINT)
+        if fields[Key.FORMAT_VERSION] != FORMAT_VERSION:
             raise BundleError(
                 "This GGUF file has another format",
-                f"{path}: format {self._field(Key.FORMAT_VERSION)}; this llara-app reads format {FORMAT_VERSION}",
+                f"{path}: format {fields[Key.FORMAT_VERSION]}; this llara-app reads format {FORMAT_VERSION}",
                 EXPORT_HINT,
             )
-        architecture = self._field("general.architecture")
+        architecture = fields["general.architecture"]
         self.description = GGUFDescription(
             path=path,
-            model_hash=self._field(Key.MODEL_HASH),
-            catalogue_hash=self._field(Key.CATALOGUE_HASH),
-            num_items=self._field(Key.NUM_ITEMS),
-            base_vocabulary_size=self._field(Key.BASE_VOCABULARY_SIZE),
-            baked=self._field(Key.BAKED),
-            hidden_size=self._field(f"{architecture}.embedding_length"),
-            context_length=self._field(f"{architecture}.context_length"),
-            is_float32=self._field("general.file_type") == 0,
+            model_hash=fields[Key.MODEL_HASH],
+            catalogue_hash=fields[Key.CATALOGUE_HASH],
+            num_items=fields[Key.NUM_ITEMS],
+            base_vocabulary_size=fields[Key.BASE_VOCABULARY_SIZE],
+            baked=fields[Key.BAKED],
+            hidden_size=fields[f"{architecture}.embedding_length"],
+            context_length=fields[f"{architecture}.context_length"],
+            is_float32=fields["general.file_type"] == LlamaFileType.ALL_F32,
         )
 
     def word_vectors(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """The input vectors of tokens, ``[len(ids), hidden_size]``, bit for bit what llama.cpp computes with."""
-        assert self._words is not None
-        rows: npt.NDArray[np.float32] = dequantize(np.asarray(self._words.data[ids]), self._words.tensor_type)
-        return rows.astype(np.float32, copy=False)
-
-    def _field(self, key: str) -> Any:
-        field = self._reader.get_field(key)
-        if field is None:
-            return None
-        if field.types[0] == GGUFValueType.STRING:
-            return bytes(field.parts[-1]).decode()
-        return field.parts[-1][0].item()
+        vectors: npt.NDArray[np.float32] = dequantize(self._header.rows(WORDS, ids), self._header.tensors[WORDS].type)
+        return vectors.astype(np.float32, copy=False)
 
 
 def _short(value: object) -> str:

@@ -123,5 +123,5 @@ def test_a_truncated_weights_file_is_named(make_bundle: MakeBundle, tmp_path: Pa
     merge(make_bundle("llama"), tmp_path)
     weights = tmp_path / checkpoint.WEIGHTS_FILE
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(BundleError, match="model.safetensors"):
+    with pytest.raises(BundleError, match=r"model\.safetensors"):
         Checkpoint(tmp_path)
