@@ -6,17 +6,13 @@ next-token loss on the answer's title (and its end) alone, while the share of hy
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,40 +30,18 @@ from llara_app.models.devices import choose_device, preferred_dtype
 from llara_app.models.item_vocabulary import ProjectedItems, Projector
 from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import LLM, load_llm
-from llara_app.models.manifest import DatasetPart, Manifest
+from llara_app.models.manifest import LOG_FILE, DatasetPart, Manifest
 from llara_app.prompts import PromptTokenizer, find_template
 from llara_app.store import Store
 from train.batches import Batch, PromptDataset, StepSampler, make_loader, steps_per_epoch
 from train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from train.config import FinetuneConfig, RunSpec
 from train.curriculum import Curriculum
+from train.run_log import StepReport, interruptible, step_log
 
 SPEC_FILE = "run.json"
-LOG_FILE = "log.jsonl"
 SMALLEST_LEARNING_RATE = 0.01
 """Of the peak: where the warm-up starts and the cosine ends."""
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One optimizer step, as ``log.jsonl`` keeps it.
-
-    Attributes:
-        step: counted from 0.
-        loss: mean negative log-likelihood of an answer token, in nats.
-        probability: p(tau), the chance of the hard mode.
-        num_hybrid: how many of the `num_examples` were shown in the hard mode.
-        seconds: that the step took.
-    """
-
-    step: int
-    total_steps: int
-    loss: float
-    probability: float
-    num_hybrid: int
-    num_examples: int
-    learning_rate: float
-    seconds: float
 
 
 def training_folder(output: Path) -> Path:
@@ -156,7 +130,10 @@ def finetune(
     model, optimizer = accelerator.prepare(model, optimizer)
     model.train()
 
-    with _log(run, first_step, config, accelerator.is_main_process) as log, _interruptible() as interrupted:
+    with (
+        step_log(run, first_step, enabled=accelerator.is_main_process, tensorboard=config.tensorboard) as log,
+        interruptible() as interrupted,
+    ):
         for step in range(first_step, total_steps):
             started = time.perf_counter()
             micro_batches = [next(batches) for _ in range(sampler.micro_batches_per_step)]
@@ -176,7 +153,7 @@ def finetune(
             if progress is not None:
                 progress(report)
             done = step + 1
-            stopping = interrupted() or stop()
+            stopping = _any_process(accelerator, interrupted() or stop())
             due = config.checkpoint_every and done % config.checkpoint_every == 0
             if accelerator.is_main_process and done < total_steps and (due or stopping):
                 save_checkpoint(run, done, accelerator.unwrap_model(model), optimizer.optimizer)
@@ -398,6 +375,13 @@ def describe_run(store: Store, spec: RunSpec, llm: LLM, model: LlaraModel, total
     )
 
 
+def _any_process(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether the flag is up in any process: all must stop after the same step."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device), "sum"))
+
+
 def _dtype(config: FinetuneConfig, device: torch.device) -> torch.dtype:
     if config.precision == "auto":
         return preferred_dtype(device)
@@ -414,62 +398,3 @@ def _micro_batch_size(config: FinetuneConfig, num_processes: int) -> int:
             "Choose a batch_size that the number of processes divides.",
         )
     return next(size for size in range(min(config.micro_batch_size, share), 0, -1) if share % size == 0)
-
-
-@contextmanager
-def _log(
-    run: Path, first_step: int, config: FinetuneConfig, is_main_process: bool
-) -> Iterator[Callable[[StepReport], None]]:
-    """Writes each step to ``log.jsonl`` (and TensorBoard); what a lost run logged beyond its checkpoint is cut."""
-    if not is_main_process:
-        yield lambda _: None
-        return
-    path = run / LOG_FILE
-    kept = path.read_text().splitlines(keepends=True)[:first_step] if path.exists() else []
-    write_whole(path, "".join(kept))
-    writer = _tensorboard(run) if config.tensorboard else None
-    with path.open("a") as stream:
-        yield lambda report: _log_step(stream, writer, report)
-    if writer is not None:
-        writer.close()
-
-
-def _log_step(stream: IO[str], writer: Any, report: StepReport) -> None:
-    stream.write(json.dumps(asdict(report)) + "\n")
-    stream.flush()
-    if writer is not None:
-        writer.add_scalar("loss", report.loss, report.step)
-        writer.add_scalar("p_tau", report.probability, report.step)
-        writer.add_scalar("hybrid_share", report.num_hybrid / report.num_examples, report.step)
-        writer.add_scalar("learning_rate", report.learning_rate, report.step)
-
-
-def _tensorboard(run: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        hint = "pip install 'llara-app[tensorboard]'"
-        raise UsageError("TensorBoard is not installed", "--tensorboard needs it", hint) from error
-    return SummaryWriter(str(run.with_name(f"{run.name.removesuffix('.training')}.tensorboard")))
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Lets the step under way finish on the first Ctrl-C (or SIGTERM); the second ends the process at once."""
-    received: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        signal.signal(number, previous[signal.Signals(number)])
-
-    try:
-        previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:
-        # Signals reach the main thread only; elsewhere `stop` is the way to end a run.
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -13,7 +13,7 @@ from llara_app.cli.common import progress_bar, settings, stderr
 
 if TYPE_CHECKING:
     from train.encoders import EpochReport
-    from train.finetune import StepReport
+    from train.run_log import StepReport
 
 # These repeat what the heavy rooms know, so that `--help` need not load them; a test compares the two.
 PROTOCOLS = ("paper", "leave-one-out")

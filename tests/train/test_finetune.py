@@ -24,7 +24,6 @@ from tests.small_world import World, make_world
 from train.batches import StepSampler, make_loader
 from train.config import RunSpec
 from train.finetune import (
-    StepReport,
     build_model,
     finetune,
     learning_rate_factor,
@@ -32,6 +31,7 @@ from train.finetune import (
     prepare_run,
     training_folder,
 )
+from train.run_log import StepReport
 
 pytestmark = pytest.mark.slow
 
