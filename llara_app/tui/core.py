@@ -1,0 +1,145 @@
+"""The terminal app's door to everything else: the store, the models, the bundles, the background jobs.
+
+Nothing here is imported heavily before it is used, and nothing blocks: each method hands its work to a lane or to a
+worker process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+from llara_app import locations
+from llara_app.tui.lanes import Lane
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from llara_app.engine import Request
+    from llara_app.engine.requests import Tell
+    from llara_app.errors import LlaraError
+    from llara_app.models.manifest import Manifest
+    from llara_app.store import Store
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class Asks(Protocol):
+    """What answers requests: :class:`llara_app.engine.EngineProcess`, or a stand-in in tests."""
+
+    def submit(self, request: Request[Result], progress: Tell | None = None) -> Future[Result]: ...
+
+    def close(self) -> None: ...
+
+
+class Core:
+    """Everything that screens ask for.
+
+    Args:
+        db: the database; it is opened, and made if need be, at its first use.
+        engine: makes what answers requests to models.
+        importer: makes what runs imports and downloads.
+
+    Attributes:
+        searches: the lane of what a person waits for at the keyboard.
+        edits: the lane of writes, which may have to wait for another writer.
+        background: the lane of everything else.
+    """
+
+    def __init__(
+        self,
+        db: Path | None = None,
+        *,
+        engine: Callable[[], Asks] | None = None,
+        importer: Callable[[], Asks] | None = None,
+    ) -> None:
+        self.db = db or locations.database()
+        self.searches = Lane("searches")
+        self.edits = Lane("edits")
+        self.background = Lane("background")
+        self._store: Store | None = None
+        self._make_engine = engine or _engine_process
+        self._make_importer = importer or _engine_process
+        self._engine: Asks | None = None
+        self._importer: Asks | None = None
+
+    # The store
+
+    def store(self) -> Store:
+        """The open store; call it in a lane.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        if self._store is None:
+            from llara_app.store import Store
+
+            self._store = Store(self.db)
+        return self._store
+
+    def reopen(self) -> None:
+        """Forget the open store, so that the next use opens the file anew."""
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
+
+    async def read(self, function: Callable[..., Result], *args: Any) -> Result:
+        """``function(store, *args)`` in the lane of searches."""
+        return await self.searches.run(lambda: function(self.store(), *args))
+
+    async def edit(self, function: Callable[..., Result], *args: Any) -> Result:
+        """``function(store, *args)`` in the lane of writes."""
+        return await self.edits.run(lambda: function(self.store(), *args))
+
+    # Models and imports, in processes of their own
+
+    async def ask(self, request: Request[Result], progress: Tell | None = None) -> Result:
+        """The answer of loaded models; cancelling takes the request back."""
+        return await asyncio.wrap_future(self._asked(request, progress))
+
+    async def run_import(self, request: Request[Result], progress: Tell | None = None) -> Result:
+        """Run an import; cancelling ends it at once, and nothing of it is kept."""
+        if self._importer is None:
+            self._importer = self._make_importer()
+        try:
+            return await asyncio.wrap_future(self._importer.submit(request, progress))
+        except asyncio.CancelledError:
+            self._importer.close()
+            raise
+
+    def drop_models(self) -> None:
+        """End the process that holds the models, and free their memory."""
+        if self._engine is not None:
+            self._engine.close()
+
+    def close(self) -> None:
+        """End every worker process; background jobs go on."""
+        for each in (self._engine, self._importer):
+            if each is not None:
+                each.close()
+
+    def _asked(self, request: Request[Result], progress: Tell | None) -> Future[Result]:
+        if self._engine is None:
+            self._engine = self._make_engine()
+        return self._engine.submit(request, progress)
+
+    # Bundles
+
+    async def bundles(self) -> list[tuple[Path, Manifest | LlaraError]]:
+        """All kept bundles, by name."""
+
+        def read() -> list[tuple[Path, Manifest | LlaraError]]:
+            from llara_app.models.manifest import list_bundles
+
+            return list(list_bundles())
+
+        return await self.background.run(read)
+
+
+def _engine_process() -> Asks:
+    from llara_app.engine import EngineProcess
+
+    return EngineProcess()
