@@ -214,7 +214,7 @@ def tab() -> None:
     with gr.Tab("API"), gr.Column(elem_classes=["llara-card"]):
         gr.HTML(
             markup.heading("For programs", "JSON in, JSON out; nothing is kept between calls")
-            + markup.table("", ["endpoint", "takes", "gives"], rows)
+            + markup.table("", ["endpoint", "takes", "gives"], rows, words=(1, 2))
             + markup.heading("From Python", "pip install gradio_client", level=3)
             + f'<pre class="snippet"><code>{markup.escape(PYTHON)}</code></pre>'
             + markup.heading("From a shell", level=3)

@@ -20,11 +20,14 @@ from demo.workbench import Workbench
 
 TITLE = "LLaRA: an item is a token"
 MAX_WAITING = 64
-"""Requests that may wait for a model; the next one is told that the demo is busy."""
 
 
-def build_demo(workbench: Workbench) -> gr.Blocks:
-    """The whole page; nothing is served until it is launched."""
+def build_demo(workbench: Workbench, *, max_waiting: int = MAX_WAITING) -> gr.Blocks:
+    """The whole page; nothing is served until it is launched.
+
+    Args:
+        max_waiting: requests that may wait for a model; the next one is told that the demo is busy.
+    """
     with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         masthead()
         no_bundle(workbench, demo)
@@ -36,7 +39,7 @@ def build_demo(workbench: Workbench) -> gr.Blocks:
             evaluation.build(workbench)
             api.tab()
         api.build(workbench)
-    return demo.queue(max_size=MAX_WAITING, default_concurrency_limit=8)
+    return demo.queue(max_size=max_waiting, default_concurrency_limit=8)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def summary_table(compared: Compared) -> str:
         cells += [f"{comparison.agreement(0, number):+.2f}", f"{column.milliseconds:,.0f} ms"]
         rows.append(cells)
     known = ["true next: rank", "probability"] if place is not None else []
-    return markup.table("", ["system", "first", *known, "agreement with the encoder (τ)", "time"], rows)
+    head = ["system", "first", *known, "agreement with the encoder (τ)", "time"]
+    return f'<div class="variant">{markup.table("", head, rows, words=(1,))}</div>'
 
 
 def columns(compared: Compared) -> str:

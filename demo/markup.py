@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from html import escape
 
 from llara_app.catalogue import Item
@@ -193,11 +193,19 @@ def plain_bars(ranked: Sequence[tuple[Item, float]], next_item: Item | None, *, 
     return f'<ol class="bars">{"".join(rows)}</ol>'
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; its cells are markup, its caption and head are escaped."""
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, words: Container[int] = ()) -> str:
+    """A table; its cells are markup, its caption and head are escaped.
+
+    Args:
+        words: columns that hold words and stand to the left, besides the first.
+    """
     above = f"<caption>{escape(caption)}</caption>" if caption else ""
-    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    kinds = [' class="words"' if number in words else "" for number in range(len(head))]
+    names = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
+        for row in rows
+    )
     return (
         f'<div class="scroll" tabindex="0"><table class="sheet">{above}<thead><tr>{names}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"

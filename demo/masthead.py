@@ -19,9 +19,10 @@ MARK = (
 
 def masthead() -> None:
     gr.HTML(
-        f'<header class="masthead">{MARK}<div><h1>LLaRA</h1>'
+        f'<header class="masthead">{MARK}<div class="about"><h1>LLaRA</h1>'
         "<p>A language model that reads every item twice: as its title and as a token of behaviour.</p></div>"
-        '<button type="button" class="small colours" data-colours aria-pressed="false">◐ Light / dark</button>'
+        '<button type="button" class="small colours" data-colours aria-label="Light or dark" aria-pressed="false">'
+        "◐ Light / dark</button>"
         "</header>",
         elem_classes=["llara"],
         apply_default_css=False,

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 MAX_BODY = 512 * 1024
 """Bytes of a request; the longest history that is accepted is far smaller."""
 
-BUSY = f"The demo is busy: {MAX_WAITING} requests are waiting already. Try again in a moment."
+BUSY = "The demo is busy: too many requests are waiting already. Try again in a moment."
 
 
 @dataclass(frozen=True)
@@ -92,16 +92,18 @@ async def _say_busy(request: Request, error: Exception) -> Response:
     return await http_exception_handler(request, error)
 
 
-def launch(workbench: Workbench, address: Address, *, block: bool = True, open_browser: bool = False) -> gr.Blocks:
-    """Serve the demo.
+def launch(
+    workbench: Workbench, address: Address, *, open_browser: bool = False, max_waiting: int = MAX_WAITING
+) -> gr.Blocks:
+    """Begin to serve the demo, and load the first model meanwhile.
 
-    Args:
-        block: wait until it is interrupted; else return while it is served.
+    Returns:
+        The served page: ``block_thread()`` waits until it is interrupted, ``close()`` ends it.
 
     Raises:
         UsageError: the address cannot be served, or only one of user and password was given.
     """
-    demo = build_demo(workbench)
+    demo = build_demo(workbench, max_waiting=max_waiting)
     try:
         demo.launch(
             server_name=address.host,
@@ -124,8 +126,6 @@ def launch(workbench: Workbench, address: Address, *, block: bool = True, open_b
         where = f"{address.host}:{address.port}" if address.port else address.host
         raise UsageError("The demo cannot be served there", f"{where}: {error}", "Choose another --port.") from error
     threading.Thread(target=warm_up, args=(workbench,), name="warm-up", daemon=True).start()
-    if block:
-        demo.block_thread()
     return demo
 
 
