@@ -200,7 +200,7 @@ def build_model(spec: RunSpec, llm: LLM, catalogue: Catalogue) -> LlaraModel:
     items.match_scale(words)
     lora = LoraConfig(
         r=config.lora_rank,
-        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # PEFT divides it by r; any number will do
+        lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",

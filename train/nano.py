@@ -80,8 +80,14 @@ COPYING_HAS_COME = 0.5
 COPIED_WELL = 0.85
 """Lists lengthen while this share of the answers' tokens (after the first) is copied right."""
 
-GROWTH = 1 / 150
+CHOSEN_WELL = 0.5
+"""... and the first token of answers is nearer than this, in nats, to what a perfect model would say."""
+
+GROWTH = 1 / 300
 """How much of the way from the shortest to the longest lists one good batch goes."""
+
+RAMP = (0.3, 0.6)
+"""Between these shares of the run lists lengthen at this pace at the least: the longest are what the model is for."""
 
 
 def train_tokenizer(source: TextSource, texts: int = 60_000) -> PreTrainedTokenizerFast:
@@ -137,7 +143,9 @@ class Batch:
         target_index: ``[K]`` into `rows`, for each of the K ``(position, token, weight)``.
         target_tokens: ``[K]``.
         target_weights: ``[K]``.
-        copied: ``[T]`` whether the position lies inside an answer, behind its first token.
+        copied: ``[T]`` whether what follows the position can be copied: it lies behind an answer's first token.
+        chosen: ``[T]`` whether an answer begins behind the position, chosen for a reason.
+        free: ``[T]`` whether any of the position's targets will do.
     """
 
     input_ids: Tensor
@@ -148,6 +156,8 @@ class Batch:
     target_tokens: Tensor
     target_weights: Tensor
     copied: Tensor
+    chosen: Tensor
+    free: Tensor
 
     def to(self, device: torch.device) -> Batch:
         return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
@@ -161,6 +171,8 @@ def collate(documents: Sequence[Document], pad_id: int) -> Batch:
     segments = np.full_like(input_ids, -1)
     rows: dict[int, int] = {}
     copied: list[bool] = []
+    chosen: list[bool] = []
+    free: list[bool] = []
     index, tokens, weights = [], [], []
     for row, document in enumerate(documents):
         start = len(document.ids)
@@ -178,6 +190,9 @@ def collate(documents: Sequence[Document], pad_id: int) -> Batch:
             if place not in rows:
                 rows[place] = len(rows)
                 copied.append(position >= document.copied_from)
+                starts_answer = bool(document.branches) and position == document.copied_from - 1
+                chosen.append(starts_answer and not document.free)
+                free.append(document.free)
             index.append(rows[place])
             tokens.append(token)
             weights.append(weight)
@@ -192,13 +207,43 @@ def collate(documents: Sequence[Document], pad_id: int) -> Batch:
         torch.tensor(list(rows)),
         torch.tensor(index),
         torch.tensor(tokens),
-        torch.tensor(weights),
+        torch.tensor(weights, dtype=torch.float32),
         torch.tensor(copied),
+        torch.tensor(chosen),
+        torch.tensor(free),
     )
 
 
-def answer_loss(model: LlaraModel, batch: Batch) -> tuple[Tensor, float]:
-    """Mean cross-entropy over the weighted targets, and the share of copied tokens that are right (nan if none)."""
+@dataclass
+class Skill:
+    """How well the model does two things, as running means over batches.
+
+    Attributes:
+        copying: the share of tokens that are right where they can be copied.
+        choosing: how far the first token of answers is from what a perfect model would say, in nats.
+    """
+
+    copying: float = 0.0
+    choosing: float = math.log(MAX_CANDIDATES)
+
+    def update(self, batch: Batch, logits: Tensor) -> None:
+        """Take in one batch and its ``[T, V]`` logits."""
+        index, tokens = batch.target_index, batch.target_tokens
+        if batch.copied.any():
+            # A copied token is right if it is one of those that may follow: all of them are targets.
+            right = torch.zeros_like(batch.copied)
+            right[index[logits.argmax(-1)[index] == tokens]] = True
+            self.copying += 0.05 * (right[batch.copied].float().mean().item() - self.copying)
+        if batch.chosen.any():
+            totals = torch.zeros(len(batch.rows), device=logits.device).index_add(0, index, batch.target_weights)
+            wanted = batch.target_weights / totals[index]
+            distance = torch.xlogy(wanted, wanted) - wanted * logits.log_softmax(-1)[index, tokens]
+            nats = distance[batch.chosen[index]].sum().item() / int(batch.chosen.sum())
+            self.choosing += 0.05 * (nats - self.choosing)
+
+
+def target_logits(model: LlaraModel, batch: Batch) -> Tensor:
+    """Next-token logits at the positions that have targets, ``[T, V]``."""
     llm = cast(LlamaForCausalLM, model.llm)
     hidden = llm.model(
         inputs_embeds=model.item_vocabulary(batch.input_ids),
@@ -206,15 +251,27 @@ def answer_loss(model: LlaraModel, batch: Batch) -> tuple[Tensor, float]:
         position_ids=batch.position_ids,
         use_cache=False,
     ).last_hidden_state
-    logits = llm.lm_head(hidden.flatten(0, 1)[batch.rows]).float()
-    log_probabilities = logits.log_softmax(-1)[batch.target_index, batch.target_tokens]
-    loss = -(batch.target_weights * log_probabilities).sum() / batch.target_weights.sum()
-    with torch.no_grad():
-        # A copied token is right if it is one of the tokens that may follow: all of them have a target.
-        likely = torch.zeros(len(batch.rows), dtype=torch.bool, device=logits.device)
-        likely[batch.target_index[logits.argmax(-1)[batch.target_index] == batch.target_tokens]] = True
-        right = likely[batch.copied].float().mean().item() if batch.copied.any() else math.nan
-    return loss, right
+    logits: Tensor = llm.lm_head(hidden.flatten(0, 1)[batch.rows])
+    return logits.float()
+
+
+def weighted_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy over the weighted targets; at free positions, of their targets taken together."""
+    index, weights = batch.target_index, batch.target_weights
+    log_probabilities = logits.log_softmax(-1)[index, batch.target_tokens]
+    zeros = torch.zeros(len(batch.rows), device=logits.device)
+    together = zeros.index_add(0, index, log_probabilities.exp()).clamp_min(1e-12).log()
+    found = torch.where(batch.free[index], together[index], log_probabilities)
+    return -(weights * found).sum() / weights.sum()
+
+
+WORLD_SHARES: dict[World, float] = {
+    "random": 0.15,
+    "sequels": 0.15,
+    "vectors": 0.35,
+    "films": 0.15,
+    "film-vectors": 0.2,
+}
 
 
 class Reader:
@@ -247,7 +304,7 @@ class Reader:
         for choice in choices:
             count = len(choice.probabilities)
             best = int(np.argmax(choice.probabilities))
-            branched = sorted({best, *rng.sample(range(count), min(count, 4))})
+            branched = sorted({best, *rng.sample(range(count), min(count, 2))})
             plain.append(choice_document(choice, self.prompts, branched))
         return plain, vectors
 
@@ -256,20 +313,14 @@ class Reader:
         worlds: list[World] = []
         histories: list[int] = []
         candidates: list[int] = []
-        shares = {
-            "random": 0.55 - 0.4 * level if self.copies else 100.0,
-            "sequels": 0.1,
-            "vectors": 0.2 + 0.2 * level,
-            "films": 0.1 + 0.05 * level,
-            "film-vectors": 0.05 + 0.15 * level,
-        }
-        names = cast("list[World]", list(shares))
+        names: list[World] = list(WORLD_SHARES) if self.copies else ["random"]
+        shares = [WORLD_SHARES[name] for name in names]
         while tokens > 0:
             longest = 3 + round((MAX_CANDIDATES - 3) * level)
             most_seen = 1 + round((MAX_HISTORY - 1) * level)
             candidates.append(longest if rng.random() < level * 0.8 else rng.randint(2, longest))
             histories.append(rng.randint(min(3, most_seen), most_seen) if rng.random() < 0.9 else 0)
-            worlds.append(rng.choices(names, list(shares.values()))[0])
+            worlds.append(rng.choices(names, shares)[0])
             tokens -= 40 + 8 * (candidates[-1] + histories[-1])
         return worlds, histories, candidates
 
@@ -306,6 +357,7 @@ def train_nano(
     seed: int = 0,
     device: str = "cpu",
     start_from: Path | None = None,
+    level: float | None = None,
     tokenizer: PreTrainedTokenizerFast | None = None,
     **changes: Any,
 ) -> list[dict[str, float]]:
@@ -319,6 +371,7 @@ def train_nano(
         device: where to train.
         start_from: a nano folder to go on from, with its tokenizer, log and length of lists, instead of from nothing.
             Give another seed, or the same texts are read again.
+        level: with `start_from`, how long lists are at first, from 0 to 1, instead of as long as they were there.
         tokenizer: use this one instead of training it.
         changes: override the model's configuration.
 
@@ -335,17 +388,17 @@ def train_nano(
         llm = load_llm(str(start_from), dtype=torch.float32)
         tokenizer = cast(PreTrainedTokenizerFast, llm.tokenizer)
         model = cast(LlamaForCausalLM, llm.model)
-    model.to(place).train()  # type: ignore[arg-type]  # transformers wraps `to` in an opaque decorator
+    model.to(place).train()
     reader = Reader(source, tokenizer)
     log: list[dict[str, float]] = []
     if start_from is not None:
         log = [json.loads(line) for line in (start_from / LOG_FILE).read_text(encoding="utf-8").splitlines()]
-        reader.level, reader.copies = log[-1]["level"], True
+        reader.level, reader.copies = log[-1]["level"] if level is None else level, True
     steps_before = log[-1]["step"] if log else 0
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=BETAS, weight_decay=0.0)
     began = time.monotonic()
     losses: list[float] = []
-    copying = 0.0
+    skill = Skill()
     saved_at = began
     for step, (llara, batch) in enumerate(reader.batches(model), start=1):
         elapsed = time.monotonic() - began
@@ -353,17 +406,20 @@ def train_nano(
         rate = LEARNING_RATE * min(1.0, step / WARM_UP_STEPS, 0.05 + 0.95 * (1 - progress) / (1 - DECAY_FROM))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss, right = answer_loss(llara, batch.to(place))
+        batch = batch.to(place)
+        logits = target_logits(llara, batch)
+        loss = weighted_loss(logits, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
-        if not math.isnan(right):
-            copying += 0.05 * (right - copying)
-            reader.copies = reader.copies or copying > COPYING_HAS_COME
-            if copying > COPIED_WELL:
-                reader.level = min(1.0, reader.level + GROWTH)
+        skill.update(batch, logits.detach())
+        reader.copies = reader.copies or skill.copying > COPYING_HAS_COME
+        if skill.copying > COPIED_WELL and skill.choosing < CHOSEN_WELL:
+            reader.level = min(1.0, reader.level + GROWTH)
+        if reader.copies:
+            reader.level = max(reader.level, min(1.0, (progress - RAMP[0]) / (RAMP[1] - RAMP[0])))
         ends = progress >= 1
         if step % 50 == 0 or ends:
             record = {
@@ -371,7 +427,8 @@ def train_nano(
                 "step": steps_before + step,
                 "seconds": round(elapsed, 1),
                 "loss": round(sum(losses) / len(losses), 4),
-                "copied": round(copying, 4),
+                "copying": round(skill.copying, 4),
+                "choosing": round(skill.choosing, 4),
                 "level": round(reader.level, 3),
                 "learning_rate": rate,
             }
@@ -433,11 +490,10 @@ def main() -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--start-from", type=click.Path(path_type=Path, exists=True), help="A nano folder to go on from.")
-def train(
-    output: Path, minutes: float, max_steps: int | None, seed: int, device: str, start_from: Path | None
-) -> None:
+@click.option("--level", type=click.FloatRange(0, 1), help="With --start-from: how long lists are at first.")
+def train(output: Path, **options: Any) -> None:
     """Train a nano LLM from generated text alone."""
-    train_nano(output, minutes=minutes, max_steps=max_steps, seed=seed, device=device, start_from=start_from)
+    train_nano(output, **options)
 
 
 @main.command()

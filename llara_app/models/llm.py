@@ -85,7 +85,7 @@ def load_llm(
             first_line,
             "Give a folder with config.json, weights and tokenizer.json, a hub id (network needed), or nano.",
         ) from error
-    model.to(device)  # type: ignore[arg-type]  # transformers wraps `to` in a decorator that mypy cannot see through
+    model.to(device)
     model.eval()
     return LLM(
         name=name,
