@@ -111,6 +111,13 @@ def train_tokenizer(source: TextSource, texts: int = 60_000) -> PreTrainedTokeni
     )
 
 
+def pieces(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The vocabulary as strings, without the special tokens, line breaks and halves of characters."""
+    texts = [str(tokenizer.decode([token])) for token in range(len(tokenizer))]
+    special = set(tokenizer.all_special_tokens)
+    return [text for text in texts if text.isprintable() and "\ufffd" not in text and text not in special]
+
+
 def build_model(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> LlamaForCausalLM:
     """The untrained model: a Llama of four layers, 128 wide. `changes` override its configuration."""
     settings: dict[str, Any] = {
@@ -380,7 +387,6 @@ def train_nano(
     """
     torch.manual_seed(seed)
     place = choose_device(device)
-    source = TextSource(seed)
     if start_from is None:
         tokenizer = tokenizer or train_tokenizer(TextSource(TOKENIZER_SEED))
         model = build_model(tokenizer, **changes)
@@ -389,7 +395,7 @@ def train_nano(
         tokenizer = cast(PreTrainedTokenizerFast, llm.tokenizer)
         model = cast(LlamaForCausalLM, llm.model)
     model.to(place).train()
-    reader = Reader(source, tokenizer)
+    reader = Reader(TextSource(seed, pieces=pieces(tokenizer)), tokenizer)
     log: list[dict[str, float]] = []
     if start_from is not None:
         log = [json.loads(line) for line in (start_from / LOG_FILE).read_text(encoding="utf-8").splitlines()]

@@ -16,7 +16,7 @@ import numpy as np
 
 from llara_app.catalogue import Item
 from llara_app.datasets.demo.catalogue import GENRES, Film, film_facts
-from llara_app.prompts import HybridPrompt, PromptMode, PromptTokenizer, build_prompt, find_template
+from llara_app.prompts import HybridPrompt, PromptMode, PromptTokenizer, build_prompt, find_template, prompt_title
 from train.nano_titles import WORDS, TitleGenerator
 
 LATENT_SIZE = 64
@@ -31,8 +31,11 @@ World = Literal["random", "sequels", "vectors", "films", "film-vectors"]
 """Why a candidate is chosen: for no reason; because its title continues one of the history; because its vector is
 near the history's; because of what is known about the films; or both of the last two."""
 
-SHARPNESS = 10.0
-"""How strongly nearness (a cosine) decides in the world of vectors."""
+SEQUEL_PULL = 6.0
+NEARNESS_PULL = 20.0
+RELATED_PULL = 2.0
+"""How strongly a sequel, a near vector (a cosine) and a related film draw, in nats. Sharp on purpose: attention that
+must rest on one candidate is learned far sooner than attention that must weigh twenty."""
 
 RECENCY = 0.8
 """In the world of vectors each step back in the history counts this much less."""
@@ -46,11 +49,13 @@ class Choice:
         prompt: items are numbered by their row in `vectors` of the pool they came with.
         probabilities: one for each candidate; they sum to 1.
         mode: ``text`` or ``hybrid``.
+        free: there is no reason to choose any of them before another, and none to weigh them evenly either.
     """
 
     prompt: HybridPrompt
     probabilities: tuple[float, ...]
     mode: PromptMode
+    free: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,14 @@ class Document:
         targets: ``(position, token, weight)``: what should follow the token at `position` of text and branches laid
             end to end. The weights of one position sum to how much that position counts.
         copied_from: targets at positions from here on can be copied from what was read before.
+        free: any of a position's targets will do, in whatever proportion.
     """
 
     ids: list[int]
     branches: tuple[list[int], ...]
     targets: list[tuple[int, int, float]]
     copied_from: int
+    free: bool = False
 
     def __len__(self) -> int:
         return len(self.ids) + sum(map(len, self.branches))
@@ -97,13 +104,15 @@ class TextSource:
     Args:
         seed: equal seeds give equal texts.
         films: the world that is talked about; the demo catalogue's by default.
+        pieces: strings to make up meaningless titles from, a tokenizer's vocabulary for example.
     """
 
-    def __init__(self, seed: int, films: Sequence[Film] | None = None) -> None:
+    def __init__(self, seed: int, films: Sequence[Film] | None = None, pieces: Sequence[str] | None = None) -> None:
         self.rng = random.Random(seed)
         self.numbers = np.random.default_rng(seed)
         self.titles = TitleGenerator(self.rng)
         self.films = tuple(films if films is not None else film_facts())
+        self.pieces = pieces
         self.templates = {domain: find_template(domain) for domain in DOMAINS}
         self._related = _relatedness(self.films)
 
@@ -131,7 +140,21 @@ class TextSource:
 
     def list_to_repeat(self, count: int) -> str:
         """`count` titles, one a line."""
-        return "\n".join(self.titles.titles(self.rng.choice(DOMAINS), count))
+        return "\n".join(self._made_up_titles(self.rng.choice(DOMAINS), count))
+
+    def _made_up_titles(self, domain: str, count: int) -> list[str]:
+        """Titles, of which every other list is meaningless where there are pieces.
+
+        Words that often begin a title would otherwise be answered because they are likely, and not because they
+        were read: where every piece is as likely, only copying helps.
+        """
+        rng = self.rng
+        if not self.pieces or rng.random() < 0.5:
+            return self.titles.titles(domain, count)
+        found: dict[str, None] = {}
+        while len(found) < count:
+            found[prompt_title("".join(rng.choices(self.pieces, k=rng.randint(1, 6))))] = None
+        return list(found)
 
     def choices(
         self, worlds: Sequence[World], history_sizes: Sequence[int], candidate_sizes: Sequence[int]
@@ -159,7 +182,7 @@ class TextSource:
             start += len(items)
             prompt = build_prompt(self.templates[domain], items[:history_size], items[history_size:])
             mode = PromptMode.HYBRID if world in ("vectors", "film-vectors") else PromptMode.TEXT
-            found.append(Choice(prompt, tuple(probabilities), mode))
+            found.append(Choice(prompt, tuple(probabilities), mode, free=bool(np.ptp(probabilities) == 0)))
             vectors.append(rows)
         return found, np.concatenate(vectors).astype(np.float32)
 
@@ -167,14 +190,14 @@ class TextSource:
         self, world: World, domain: str, history_size: int, candidate_size: int, mixing: np.ndarray
     ) -> tuple[list[str], np.ndarray, np.ndarray]:
         rng, numbers = self.rng, self.numbers
-        titles = self.titles.titles(domain, history_size + candidate_size)
+        titles = self._made_up_titles(domain, history_size + candidate_size)
         logits = np.zeros(candidate_size)
         if world == "sequels" and history_size:
             sequel = self.titles.sequels(rng.choice(titles[:history_size]), 1)[0]
             if sequel not in titles:
                 place = rng.randrange(candidate_size)
                 titles[history_size + place] = sequel
-                logits[place] = 4.0
+                logits[place] = SEQUEL_PULL
         latent_size = mixing.shape[0]
         latents = _unit(numbers.standard_normal((len(titles), latent_size)))
         if world == "vectors" and history_size:
@@ -185,7 +208,7 @@ class TextSource:
             latents[chosen] = _unit(near * taste + math.sqrt(1 - near * near) * latents[chosen])
             ages = np.arange(history_size)[::-1]
             query = _unit((RECENCY ** ages[:, None] * latents[:history_size]).sum(axis=0))
-            logits = SHARPNESS * latents[history_size:] @ query
+            logits = NEARNESS_PULL * latents[history_size:] @ query
         return titles, _softmax(logits), latents @ mixing * (latent_size / LATENT_SIZE) ** 0.5
 
     def _film_choice(
@@ -207,7 +230,7 @@ class TextSource:
         candidates += rng.sample([i for i in others if i not in candidates], candidate_size - len(candidates))
         rng.shuffle(candidates)
         chosen = history + candidates
-        return [self.films[i].title for i in chosen], _softmax(pull[candidates]), vectors[chosen]
+        return [self.films[i].title for i in chosen], _softmax(RELATED_PULL * pull[candidates]), vectors[chosen]
 
     def _pull(self, history: Sequence[int]) -> np.ndarray:
         if not history:
@@ -274,7 +297,7 @@ def repeated_document(ids: list[int], eos_id: int) -> Document:
     return Document([*ids, eos_id, *ids], (), targets, copied_from=len(ids) + 1)
 
 
-FIRST_TOKEN_WEIGHT = 8.0
+FIRST_TOKEN_WEIGHT = 20.0
 """The answer's first token is where the choice is made; what follows is copying."""
 
 
@@ -297,7 +320,7 @@ def choice_document(choice: Choice, tokenizer: PromptTokenizer, branched: Sequen
             targets += _next_tokens(end + depth - 1, answer[:depth], answers, weights, 1.0)
         branches.append(answer[:-1])
         end += len(answer) - 1
-    return Document(ids, tuple(branches), targets, copied_from=len(ids))
+    return Document(ids, tuple(branches), targets, copied_from=len(ids), free=choice.free)
 
 
 def _next_tokens(
