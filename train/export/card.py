@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llara_app.catalogue import Catalogue
@@ -19,12 +19,18 @@ EXAMPLE_HISTORY, EXAMPLE_CANDIDATES = 3, 4
 
 
 def write_card(
-    folder: Path, manifest: Manifest, catalogue: Catalogue, record: ExportRecord, files: Mapping[str, Path]
+    folder: Path,
+    manifest: Manifest,
+    catalogue: Catalogue,
+    record: ExportRecord,
+    files: Mapping[str, Path],
+    special_tokens: Sequence[str] = (),
 ) -> None:
     """Write the README of the export in `folder`.
 
     Args:
         files: the GGUF files, by what they are called.
+        special_tokens: the texts of the LLM's own special tokens.
     """
     has_baked = "baked" in record.artifacts
     parts = [
@@ -32,7 +38,7 @@ def write_card(
         _contents(record, files),
         _figures(record),
         _ours(files),
-        _baked(manifest, catalogue, folder, files) if has_baked else _not_baked(),
+        _baked(manifest, catalogue, files, special_tokens) if has_baked else _not_baked(),
         _new_items(),
         _rights(manifest),
     ]
@@ -115,11 +121,11 @@ The llama.cpp engine needs nothing but this folder: not the LLM that it was trai
 """
 
 
-def _baked(manifest: Manifest, catalogue: Catalogue, folder: Path, files: Mapping[str, Path]) -> str:
+def _baked(manifest: Manifest, catalogue: Catalogue, files: Mapping[str, Path], special_tokens: Sequence[str]) -> str:
     half = len(catalogue) // 2
     candidates = [catalogue[half + place] for place in range(min(EXAMPLE_CANDIDATES, len(catalogue) - half))]
     history = list(catalogue)[: min(EXAMPLE_HISTORY, half)]
-    prompt = served_text(build_prompt(manifest.template, history, candidates), manifest.mode)
+    prompt = served_text(build_prompt(manifest.template, history, candidates), manifest.mode, special_tokens)
     request = {"prompt": prompt, "temperature": 0, "max_tokens": 32}
     gguf = next((path for name, path in files.items() if name.endswith("baked")), None)
     llama_cpp = ""

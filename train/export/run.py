@@ -137,7 +137,7 @@ class _Export:
             self._bake()
         if self.options.gguf and self.options.verify:
             self._compare()
-        write_card(self.target, self.manifest, self.catalogue, self.record, self.written())
+        write_card(self.target, self.manifest, self.catalogue, self.record, self.written(), self.special_tokens)
         self.record.write(self.target)
         return self.record
 
@@ -287,7 +287,9 @@ class _Export:
 
     def _check_baked_gguf(self, single: Path) -> None:
         mode = self.manifest.mode
-        verify.require_equal_served_tokens(single, self.baked, self.prompt_tokenizer, self.sample, mode)
+        verify.require_equal_served_tokens(
+            single, self.baked, self.prompt_tokenizer, self.sample, mode, self.special_tokens
+        )
         found = verify.gguf_token_logits(single, self.sample_ids, self.options.threads)
         # The checkpoint's own type rounds the item vectors, and the GGUF is made from it.
         difference = verify.require_equal_logits("The baked GGUF file", found, self.reference, self.dtype)
@@ -323,6 +325,10 @@ class _Export:
     @cached_property
     def tokenizer(self) -> Any:
         return verify.load_tokenizer(self.bundle)
+
+    @property
+    def special_tokens(self) -> list[str]:
+        return list(self.tokenizer.get_added_vocab())
 
     @cached_property
     def prompt_tokenizer(self) -> PromptTokenizer:

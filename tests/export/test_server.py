@@ -1,0 +1,126 @@
+"""A stock llama.cpp server takes a hybrid prompt as text and gives the same next title."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llara_app.prompts.served_text import served_text
+from llara_app.ranking.gguf_file import find_gguf
+from llara_app.recommend import Recommender
+from tests.small_world import World
+from train.export.run import ExportOptions, export_bundle
+from train.finetune import finetune, prepare_run
+
+pytestmark = pytest.mark.slow
+
+SERVER_PACKAGES = ("uvicorn", "fastapi", "pydantic_settings", "sse_starlette", "starlette_context", "yaml")
+
+
+@pytest.fixture(scope="module")
+def folder(worlds: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that has learned to answer with titles, exported and baked."""
+    assert callable(worlds)
+    world: World = worlds("llama")
+    output = tmp_path_factory.mktemp("learned") / "bundle"
+    spec = world.spec(max_steps=120, learning_rate=1e-2, batch_size=16, micro_batch_size=16)
+    prepare_run(world.store, spec, output)
+    finetune(world.store, spec, output, device="cpu")
+    export_bundle(output, ExportOptions(quantizations=("Q8_0",), bake=True, threads=1))
+    return output
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    missing = [name for name in SERVER_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"llama-cpp-python[server] is not installed: {', '.join(missing)}")
+    port = free_port()
+    baked = next(folder.glob("gguf/*-baked-Q8_0.gguf"))
+    log = (tmp_path_factory.mktemp("server") / "log").open("wb")
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(baked), "--n_ctx", "1024"]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port), "--n_threads", "1"],
+        stdout=log,
+        stderr=log,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            assert process.poll() is None, Path(log.name).read_text()[-2000:]
+            try:
+                urllib.request.urlopen(f"{address}/v1/models", timeout=5).close()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert time.monotonic() < deadline, Path(log.name).read_text()[-2000:]
+                time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        log.close()
+
+
+def complete(address: str, prompt: str) -> str:
+    body = json.dumps({"prompt": prompt, "temperature": 0, "max_tokens": 40}).encode()
+    request = urllib.request.Request(
+        f"{address}/v1/completions", data=body, headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as response:
+        text: str = json.load(response)["choices"][0]["text"]
+    return text.strip()
+
+
+def test_a_server_gives_the_same_next_title(folder: Path, server: str) -> None:
+    recommender = Recommender.load(folder, engine="llama.cpp", threads=1)
+    titles = {item.title for item in recommender.catalogue}
+    answers = []
+    for start in range(0, 30, 5):
+        history = [recommender.catalogue[start + step] for step in (0, 1, 3, 4)]
+        prompt = recommender.prompt(history, recommender.propose(history, 5))
+        expected = recommender.ranker.generate([prompt], recommender.manifest.mode)[0]
+        assert complete(server, served_text(prompt, recommender.manifest.mode, ["</s>"])) == expected
+        answers.append(expected)
+    assert any(answers), "empty answers would prove nothing"
+    assert len(set(answers)) > 1 or set(answers) <= titles
+
+
+def test_behaviour_tokens_reach_the_model(folder: Path, server: str) -> None:
+    """The same titles with other items' tokens get another answer somewhere: the tokens are read, not spelled."""
+    recommender = Recommender.load(folder, engine="llama.cpp", threads=1)
+    differs = False
+    for start in range(0, 30, 5):
+        history = [recommender.catalogue[start + step] for step in (0, 1, 3, 4)]
+        prompt = recommender.prompt(history, recommender.propose(history, 5))
+        text = served_text(prompt, recommender.manifest.mode)
+        shifted = text
+        for index in range(len(recommender.catalogue)):
+            shifted = shifted.replace(f"<|item_{index}|>", f"<|other_{(index * 7 + 3) % 40}|>")
+        differs |= complete(server, text) != complete(server, shifted.replace("<|other_", "<|item_"))
+    assert differs
+
+
+def test_the_plain_file_is_found_beside_the_baked_one(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder / "gguf", copy / "gguf")
+    assert "baked" not in find_gguf(copy, "Q8_0").name
