@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from train.metrics import Evaluation, PairedDifference
 
 
+CEILING = "Bayes ceiling"
+
+
 @click.command(
     cls=Command,
     epilog=examples(
@@ -84,7 +87,7 @@ def evaluate(
             raise UsageError(
                 "The two bundles cannot be compared", "they were trained on other data", "Train both on one dataset."
             )
-        evaluation, encoder, _ = evaluate_bundle(store, folder, **how)
+        evaluation, encoder, _, ceiling = evaluate_bundle(store, folder, **how)
         other = evaluate_bundle(store, other_folder, **how)[0] if other_folder is not None else None
     document: dict[str, Any] = {
         "bundle": str(folder),
@@ -97,6 +100,8 @@ def evaluate(
         "encoder": {"architecture": manifest.encoder, **encoder.as_document()},
         "against_encoder": evaluation.compare(encoder).as_document(),
     }
+    if ceiling is not None:
+        document["ceiling"] = ceiling.as_document()
     if other is not None:
         document["against"] = {
             "bundle": against,
@@ -110,6 +115,8 @@ def evaluate(
     systems: dict[str, Evaluation] = {folder.name: evaluation, f"{manifest.encoder} alone": encoder}
     if other is not None and against is not None:
         systems[Path(against).name] = other
+    if ceiling is not None:
+        systems[CEILING] = ceiling
     print_evaluations(f"{info.name}, {split}, {evaluation.n} users, {num_candidates} candidates", systems)
     print_difference(f"{folder.name} minus {manifest.encoder} alone", evaluation.compare(encoder))
     if other is not None and against is not None:
@@ -127,14 +134,16 @@ def evaluate_bundle(
     mode: str | None = None,
     engine: str = "torch",
     device: str | None = None,
-) -> tuple[Evaluation, Evaluation, Recommender]:
+) -> tuple[Evaluation, Evaluation, Recommender, Evaluation | None]:
     """Evaluate the bundle in `folder`, and its encoder alone, on the same frozen candidates.
 
     Returns:
-        The bundle's evaluation, the encoder's, and the loaded bundle.
+        The bundle's evaluation, the encoder's, the loaded bundle, and the best that anyone could do, where that is
+        known (on the demo data).
     """
     from llara_app.prompts import PromptMode
     from llara_app.recommend import Recommender
+    from train.ceiling import evaluate_ceiling
     from train.encoders import evaluate_encoder
     from train.evaluation import evaluate_ranker, evaluation_prompts
 
@@ -165,7 +174,8 @@ def evaluate_bundle(
             progress=lambda count: progress.advance(task, count),
         )
     encoder = evaluate_encoder(recommender.encoder, sequences, rows, sets, dataset=dataset)
-    return evaluation, encoder, recommender
+    ceiling = evaluate_ceiling(recommender.catalogue, sequences, rows, sets)
+    return evaluation, encoder, recommender, ceiling
 
 
 def _remember(folder: Path, document: dict[str, Any]) -> None:

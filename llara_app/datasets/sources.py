@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PAPER_REVISION = "88e1e386a7a15bb10f7d84ba5199f43b23b75377"
 """The commit of the paper's dataset repository: a download is the same files for as long as it exists."""
 
+DEMO = "demo"
+"""The dataset that needs no download: the package carries its films and simulates its viewers."""
+
 FRAME_FILES = ("train_data.df", "Val_data.df", "Test_data.df")
 
 
@@ -83,7 +86,7 @@ def ensure_dataset(
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> DatasetInfo:
-    """The dataset `name`; one that the store lacks and we know how to download is fetched first.
+    """The dataset `name`; one that the store lacks is made (the demo) or downloaded first, if we know how.
 
     Raises:
         NotFoundError: neither in the store nor among :data:`SOURCES`.
@@ -92,11 +95,15 @@ def ensure_dataset(
     known = {info.name: info for info in store.datasets()}
     if name in known:
         return known[name]
+    if name == DEMO:
+        from llara_app.datasets.demo import load_demo
+
+        return store.import_dataset(DEMO, load_demo())
     if name not in SOURCES:
         raise NotFoundError.of(
             "dataset",
             name,
-            [*known, *SOURCES],
+            [*known, DEMO, *SOURCES],
             hint="Import it first: llara-app data import --help",
         )
     if note is not None:
