@@ -24,6 +24,7 @@ COMMANDS = {
     "prompt": ("llara_app.cli.recommend", "prompt"),
     "predict": ("llara_app.cli.recommend", "predict"),
     "export": ("llara_app.cli.export", "export"),
+    "tui": ("llara_app.cli.tui", "tui"),
     "demo": ("llara_app.cli.demo", "demo"),
     "data": ("llara_app.cli.data", "data"),
     "history": ("llara_app.cli.history", "history"),

@@ -1,0 +1,23 @@
+"""``llara-app tui``: the terminal app."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from llara_app.cli.common import Command, examples, settings
+from llara_app.errors import UsageError
+
+
+@click.command(cls=Command, epilog=examples("llara-app tui", "llara-app tui --db other.db"))
+def tui() -> None:
+    """Open the terminal app: histories, prompts, predictions, training.
+
+    Press ? in it for all keys. Training that it started goes on when it is quit.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("The terminal app needs a terminal", "stdin or stdout is not one", "Use the other commands.")
+    from llara_app.tui.app import run
+
+    run(settings().db)

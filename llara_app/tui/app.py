@@ -1,0 +1,231 @@
+"""The terminal app: what is common to all rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
+from textual.screen import Screen
+
+from llara_app.errors import LlaraError
+from llara_app.tui.core import Core
+from llara_app.tui.palette import ActionProvider
+from llara_app.tui.settings import read_settings, write_settings
+from llara_app.tui.themes import DARK, LIGHT, VARIABLES
+from llara_app.tui.workspace import Workspace
+
+if TYPE_CHECKING:
+    from llara_app.tui.screens.room import Room
+
+
+def _explore() -> Screen[None]:
+    from llara_app.tui.screens.explore import Explore
+
+    return Explore()
+
+
+def _compare() -> Screen[None]:
+    from llara_app.tui.screens.compare import CompareRoom
+
+    return CompareRoom()
+
+
+def _train() -> Screen[None]:
+    from llara_app.tui.screens.train import Train
+
+    return Train()
+
+
+def _bundles() -> Screen[None]:
+    from llara_app.tui.screens.bundles import Bundles
+
+    return Bundles()
+
+
+def _data() -> Screen[None]:
+    from llara_app.tui.screens.data import Data
+
+    return Data()
+
+
+class LlaraTui(App[None]):
+    """See LLaRA think: histories, prompts, predictions, training.
+
+    Args:
+        core: where everything comes from.
+
+    Attributes:
+        workspace: what is open.
+    """
+
+    TITLE = "LLaRA"
+    CSS_PATH = "tui.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    COMMANDS: ClassVar[set[type | Callable[[], type]]] = {ActionProvider}
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[None]]]] = {
+        "explore": _explore,
+        "compare": _compare,
+        "train": _train,
+        "bundles": _bundles,
+        "data": _data,
+    }
+    DEFAULT_MODE = "explore"
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("1", "go('explore')", "Explore", show=False, id="app.explore", tooltip="Histories and predictions"),
+        Binding("2", "go('compare')", "Compare", show=False, id="app.compare", tooltip="Systems side by side"),
+        Binding("3", "go('train')", "Train", show=False, id="app.train", tooltip="Train a bundle, watch it learn"),
+        Binding("4", "go('bundles')", "Bundles", show=False, id="app.bundles", tooltip="Evaluate, export, delete"),
+        Binding("5", "go('data')", "Data", show=False, id="app.data", tooltip="Import and look at datasets"),
+        Binding("question_mark,f1", "help", "Help", key_display="?", id="app.help", tooltip="All keys; change them"),
+        Binding("colon", "command_palette", "Actions", key_display=":", id="app.palette", tooltip="Find any action"),
+        Binding("T", "theme", "Light/dark", show=False, id="app.theme", tooltip="Switch between light and dark"),
+        Binding("E", "last_error", "Last error", show=False, id="app.error", tooltip="The last error in full"),
+        Binding("q,ctrl+q", "quit", "Quit", key_display="q", id="app.quit", tooltip="Quit; training goes on"),
+    ]
+
+    def __init__(self, core: Core | None = None) -> None:
+        super().__init__()
+        self.core = core or Core()
+        self.settings, self._settings_trouble = read_settings()
+        self.workspace = Workspace(num_candidates=self.settings.num_candidates)
+        self.errors: list[LlaraError] = []
+        self._told_clashes: set[str] = set()
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return VARIABLES
+
+    def on_mount(self) -> None:
+        self.theme = self.settings.theme if self.settings.theme in self.available_themes else DARK.name
+        self.set_keymap(self.settings.keymap)
+        if self._settings_trouble:
+            self.report(LlaraError("The settings could not be read", self._settings_trouble, "Defaults are used."))
+
+    # What went wrong
+
+    @contextmanager
+    def reported(self) -> Iterator[None]:
+        """Errors within become a message; nothing that a core call raises ends the app."""
+        try:
+            yield
+        except LlaraError as error:
+            self.report(error)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            unforeseen = LlaraError("Something went wrong", f"{type(error).__name__}: {error}", "")
+            unforeseen.add_note(traceback.format_exc())
+            self.report(unforeseen)
+
+    def report(self, error: LlaraError) -> None:
+        """Show an error in a corner; its details can be read and copied."""
+        self.errors.append(error)
+        lines = [line for line in (error.message, error.hint) if line]
+        self.notify(
+            "\n".join([*lines, "Press E for details."]),
+            title=error.title,
+            severity="error",
+            timeout=8,
+            markup=False,
+        )
+
+    def action_last_error(self) -> None:
+        from llara_app.tui.screens.dialogs import ReadText
+
+        if not self.errors:
+            self.notify("Nothing has gone wrong so far.")
+            return
+        error = self.errors[-1]
+        notes = getattr(error, "__notes__", [])
+        parts = [f"error: {error.title}", error.message, error.hint, *notes]
+        self.push_screen(ReadText("What went wrong", "\n\n".join(part for part in parts if part)))
+
+    # Rooms, help, manners
+
+    async def action_go(self, room: str) -> None:
+        if len(self.screen_stack) == 1 and self.current_mode != room:
+            await self.switch_mode(room)
+
+    def action_help(self) -> None:
+        from llara_app.tui.screens.help import Help
+
+        if not isinstance(self.screen, Help):
+            self.push_screen(Help())
+
+    def action_theme(self) -> None:
+        self.theme = LIGHT.name if self.current_theme.dark else DARK.name
+        self.remember(theme=self.theme)
+
+    def remap(self, binding_id: str, key: str | None) -> None:
+        """Give a binding another key, or its own one again (None)."""
+        keymap = {name: kept for name, kept in self.settings.keymap.items() if name != binding_id}
+        if key is not None:
+            keymap[binding_id] = key
+        self.set_keymap(keymap)
+        self.remember(keymap=keymap)
+
+    def keymap_keys(self, binding: Binding) -> str:
+        """The keys of a binding as a person reads them."""
+        keys = self.settings.keymap.get(binding.id or "", "")
+        return self.get_key_display(Binding(keys, "")) if keys else self.get_key_display(binding)
+
+    def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:
+        names = " and ".join(sorted(binding.description for binding in clashed_bindings))
+        if names not in self._told_clashes:
+            self._told_clashes.add(names)
+            self.notify(f"One key is set for several actions: {names}.", severity="warning", markup=False)
+
+    def remember(self, **changes: object) -> None:
+        """Keep some settings; that they cannot be written is said, and no more."""
+        for name, value in changes.items():
+            setattr(self.settings, name, value)
+        try:
+            write_settings(self.settings)
+        except OSError as error:
+            self.report(LlaraError("The settings cannot be kept", str(error), "Check the folder's permissions."))
+
+    def copy(self, text: str, what: str) -> None:
+        """Copy text every way there is, and say where it can be found if none of them worked."""
+        self.copy_to_clipboard(text)
+        self.run_worker(self._copied(text, what), group="copy", exclusive=True)
+
+    async def _copied(self, text: str, what: str) -> None:
+        from llara_app.tui.clipboard import copy_with_tool, keep_copy
+
+        with self.reported():
+            path = await self.core.background.run(keep_copy, text)
+            tool = await self.core.background.run(copy_with_tool, text)
+            self.notify(f"{what} copied." if tool else f"{what} copied; also in {path}", markup=False)
+
+    def rooms(self) -> dict[str, type[Room]]:
+        """The class of each room, for help and palette."""
+        from llara_app.tui.screens.bundles import Bundles
+        from llara_app.tui.screens.compare import CompareRoom
+        from llara_app.tui.screens.data import Data
+        from llara_app.tui.screens.explore import Explore
+        from llara_app.tui.screens.train import Train
+
+        return {room.room: room for room in (Explore, CompareRoom, Train, Bundles, Data)}
+
+    async def action_quit(self) -> None:
+        """End at once: worker processes are killed, background jobs go on."""
+        self.core.close()
+        self.exit()
+
+
+def run(db: Path | None = None) -> None:
+    """Run the terminal app until it is quit."""
+    app = LlaraTui(Core(db))
+    try:
+        app.run()
+    finally:
+        app.core.close()

@@ -1,0 +1,60 @@
+"""Deciding what to open: which dataset, which user, which bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llara_app.errors import LlaraError
+
+if TYPE_CHECKING:
+    from llara_app.models.manifest import Manifest
+    from llara_app.session import HistorySession
+    from llara_app.store import DatasetInfo, Store, UserMatch, UserSearch
+
+
+def fitting_bundles(
+    bundles: Sequence[tuple[Path, Manifest | LlaraError]], catalogue_hash: str
+) -> list[tuple[Path, Manifest]]:
+    """Bundles that know a catalogue, newest first."""
+    fitting = [
+        (folder, manifest)
+        for folder, manifest in bundles
+        if not isinstance(manifest, LlaraError) and manifest.dataset.catalogue_hash == catalogue_hash
+    ]
+    return sorted(fitting, key=lambda pair: pair[1].created, reverse=True)
+
+
+def choose_dataset(datasets: Sequence[DatasetInfo], remembered: str | None) -> str | None:
+    """The one that was open last, or the first."""
+    names = [info.name for info in datasets]
+    return remembered if remembered in names else (names[0] if names else None)
+
+
+def catalogue_hash(store: Store, dataset: str) -> str:
+    return store.catalogue(dataset).hash
+
+
+def search_users(
+    store: Store, dataset: str, query: str, split: tuple[str, str] | None, page: int
+) -> tuple[UserSearch, list[UserMatch]]:
+    """A search with its first page."""
+    protocol, name = split or (None, None)
+    found = store.find_users(dataset, query, protocol=protocol, split=name)
+    return found, store.found_users(found, 0, page)
+
+
+def open_session(store: Store, dataset: str, user: str) -> HistorySession:
+    from llara_app.session import HistorySession
+
+    return HistorySession(store, dataset, user)
+
+
+def splits(store: Store, dataset: str) -> list[tuple[str, str, int]]:
+    """Protocol, name and number of users of each split."""
+    return [
+        (protocol, name, len(store.split(dataset, protocol, name)))
+        for protocol in store.protocols(dataset)
+        for name in ("test", "valid", "train")
+    ]

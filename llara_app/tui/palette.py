@@ -1,0 +1,53 @@
+"""The command palette: every action there is, by what it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from textual.binding import Binding
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.dom import DOMNode
+
+if TYPE_CHECKING:
+    from llara_app.tui.app import LlaraTui
+
+
+class ActionProvider(Provider):
+    """Actions of the room one is in, of the app, and of the other rooms (which are then entered)."""
+
+    async def discover(self) -> Hits:
+        for name, help_text, run in self._actions():
+            yield DiscoveryHit(name, run, help=help_text)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for name, help_text, run in self._actions():
+            score = max(matcher.match(name), matcher.match(help_text) * 0.5)
+            if score > 0:
+                yield Hit(score, matcher.highlight(name), run, help=help_text)
+
+    def _actions(self) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+        app = cast("LlaraTui", self.app)
+        seen: set[str] = set()
+        for active in self.screen.active_bindings.values():
+            if active.binding.id is None or active.binding.id in seen:
+                continue
+            seen.add(active.binding.id)
+            if not active.binding.id.startswith(("list.", "dialog.")):
+                yield self._action(active.binding, active.binding.description, active.node)
+        for name, room in app.rooms().items():
+            for binding in room.BINDINGS:
+                assert isinstance(binding, Binding) and binding.id is not None
+                if binding.id not in seen:
+                    seen.add(binding.id)
+                    heading = f"{name.capitalize()}: {binding.description}"
+                    yield heading, binding.tooltip, partial(self._enter_and_run, name, binding.action)
+
+    def _action(self, binding: Binding, name: str, node: DOMNode) -> tuple[str, str, Callable[[], Any]]:
+        return name, binding.tooltip, partial(self.app.run_action, binding.action, node)
+
+    async def _enter_and_run(self, room: str, action: str) -> None:
+        await self.app.switch_mode(room)
+        await self.app.run_action(action, self.app.screen)

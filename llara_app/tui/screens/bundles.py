@@ -1,0 +1,6 @@
+from llara_app.tui.screens.room import Room
+
+
+class Bundles(Room):
+    room = "bundles"
+    BINDINGS = []
