@@ -32,8 +32,8 @@ class Example:
 def examples_of(workbench: Workbench, bundle: str) -> list[Example]:
     """A bundle's examples, users first."""
     users = [
-        Example(f"user:{user.user_id}", f"User {prompt_title(user.user_id, 24)}", user=user.user_id)
-        for user in workbench.users(bundle, limit=NUM_USERS)
+        Example(f"user:{user}", f"User {prompt_title(user, 24)}", user=user)
+        for user in workbench.test_users(bundle, NUM_USERS)
     ]
     return users + series_examples(workbench.catalogue(bundle))
 

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,9 +45,9 @@ class BundleChoice:
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """The engines that can serve it: llama.cpp only after an export to GGUF."""
-        exported = any((self.folder / "gguf").glob("*.gguf"))
-        return ENGINES if exported else ENGINES[:1]
+        """The engines that can serve it: llama.cpp only where it is installed, and after an export."""
+        exported = any((self.folder / "gguf").glob("[!.]*.gguf"))
+        return ENGINES if exported and find_spec("llama_cpp") is not None else ENGINES[:1]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Workbench:
         self._loading = threading.Lock()
         self._maps: dict[tuple[Path, str, Space], ItemMap] = {}
         self._mapping = threading.Lock()
+        self._test_users: dict[Path, list[str]] = {}
 
     # Bundles
 
@@ -144,9 +146,9 @@ class Workbench:
                 from llara_app.recommend import Recommender
 
                 self._loaded[key] = Recommender.load(choice.folder, engine=engine, progress=progress)
-                while len(self._loaded) > MAX_LOADED:
-                    self._loaded.popitem(last=False)
             self._loaded.move_to_end(key)
+            while len(self._loaded) > MAX_LOADED:
+                self._loaded.popitem(last=False)
             return self._loaded[key]
 
     def engine_of(self, choice: BundleChoice) -> str:
@@ -183,6 +185,19 @@ class Workbench:
             return []
         found = self.store.find_users(self.bundle(bundle).dataset, query.strip())
         return self.store.found_users(found, offset, limit)
+
+    def test_users(self, bundle: str, limit: int) -> list[str]:
+        """The first users of the bundle's test split; none where the store lacks the dataset."""
+        choice = self.bundle(bundle)
+        if choice.folder not in self._test_users:
+            part = choice.manifest.dataset
+            found = (
+                self.store.users(part.name, protocol=part.protocol, split="test", limit=limit)
+                if self.has_users(bundle)
+                else []
+            )
+            self._test_users[choice.folder] = [user.user_id for user in found if not user.custom]
+        return self._test_users[choice.folder]
 
     def user_history(self, user_id: str, bundle: str = "") -> UserHistory:
         """The history of a user, the last item held back.

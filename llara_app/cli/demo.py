@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import click
 
@@ -46,8 +47,9 @@ def demo(
         guarded = "" if address.auth else " without a password"
         note(f"warning: {host} lets other machines reach this demo{guarded}; anyone there can use your models.")
     with_database = settings().db or locations.database()
-    served = launch(
-        Workbench(with_database, bundle=bundle, engine=engine), address, block=False, open_browser=open_browser
-    )
+    served = launch(workbench, address, open_browser=open_browser)
     note(f"The demo is at {served.local_url}  (Ctrl-C ends it)")
-    served.block_thread()
+    try:
+        threading.Event().wait()
+    finally:
+        served.close(verbose=False)

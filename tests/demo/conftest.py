@@ -61,7 +61,7 @@ def world(demo_home: Path) -> World:
     plain = source()
     titles = [HOSTILE.get(i, title) for i, title in enumerate(plain.items["title"])]
     store.import_dataset("small", replace(plain, items=plain.items.with_columns(pl.Series("title", titles))))
-    long = [f"i{i % NUM_ITEMS}" for i in range(500)]
+    long = [f"i{i % 20}" for i in range(500)]
     store.new_user("small", "long", long)
     torch.manual_seed(0)
     encoder = build_encoder(SASRecConfig(num_items=NUM_ITEMS, hidden_size=16))

@@ -1,0 +1,262 @@
+"""The page and what stands behind it, without a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import gradio as gr
+import pytest
+import torch
+
+from demo import asking, charts, item_maps
+from demo.app import build_demo
+from demo.evaluation import intervals, measured_table
+from demo.examples import examples_of, series_examples
+from demo.explore import first_visit, remembered_visit
+from demo.failures import UNEXPECTED, in_api, on_page, public_text
+from demo.results import PAPER, PAPER_ROWS, measured, paper_interval
+from demo.training import runs_of
+from demo.visit import Visit
+from demo.workbench import Workbench
+from llara_app.catalogue import Catalogue, Item
+from llara_app.errors import BundleError, LlaraError, NotFoundError
+from llara_app.item_map import Space, principal_components
+from llara_app.prompts import PromptMode
+from tests.small_world import World
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_build_demo_gives_blocks_and_serves_nothing(workbench: Workbench) -> None:
+    demo = build_demo(workbench)
+    assert isinstance(demo, gr.Blocks)
+    assert not demo.is_running
+    assert demo.analytics_enabled is False
+    labels = {block.label for block in demo.blocks.values() if getattr(block, "label", None)}
+    assert {"Dataset", "Model", "User", "Add a title", "Run"} <= labels
+
+
+def test_importing_the_page_needs_no_torch_and_launches_nothing() -> None:
+    code = (
+        "import sys, demo.app, demo.server\n"
+        "heavy = {'torch', 'transformers', 'peft'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "import threading; assert threading.active_count() < 3, threading.enumerate()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_demo_opens_no_database_and_no_model_of_its_own() -> None:
+    for path in (ROOT / "demo").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for forbidden in ("import torch", "import sqlite3", "sqlite_utils", "import transformers", "SELECT "):
+            assert forbidden not in text, f"{path.name}: {forbidden}"
+
+
+def test_every_model_call_stands_in_one_queue(workbench: Workbench) -> None:
+    demo = build_demo(workbench)
+    groups = {fn.concurrency_id for fn in demo.fns.values() if fn.api_name in ("recommend", "prompt", "compare")}
+    assert groups == {"model"}
+    assert all(fn.concurrency_limit == 1 for fn in demo.fns.values() if fn.concurrency_id == "model")
+
+
+def test_an_empty_home_gives_an_empty_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLARA_HOME", str(tmp_path))
+    empty = Workbench(tmp_path / "llara.db")
+    assert first_visit(empty) == Visit()
+    assert isinstance(build_demo(empty), gr.Blocks)
+    with pytest.raises(NotFoundError, match="no trained model yet") as caught:
+        empty.recommender()
+    assert "llara-app quickstart" in caught.value.hint
+
+
+def test_a_bundle_without_its_dataset_still_finds_titles(world: World, tmp_path: Path) -> None:
+    lonely = Workbench(tmp_path / "other.db", bundle="first")
+    assert lonely.users() == []
+    assert lonely.search_titles("no such film") == []
+    assert [item.item_id for item in lonely.search_titles("FILM 11")] == ["i11"]
+    with pytest.raises(NotFoundError, match="not in the database"):
+        lonely.user_history("u000")
+    assert examples_of(lonely, "first") == []
+
+
+def test_an_altered_bundle_is_refused_and_the_others_go_on(workbench: Workbench, demo_home: Path) -> None:
+    broken = demo_home / "bundles" / "broken"
+    broken.mkdir()
+    manifest = json.loads((demo_home / "bundles" / "second" / "manifest.json").read_text())
+    (broken / "manifest.json").write_text(json.dumps(manifest))
+    unreadable = demo_home / "bundles" / "unreadable"
+    unreadable.mkdir()
+    (unreadable / "manifest.json").write_text("{")
+    try:
+        with pytest.raises(BundleError) as caught:
+            asking.recommend(workbench, Visit(bundle="broken", history=("i5",)))
+        assert str(demo_home) not in public_text(caught.value)
+        assert [name for name, _ in workbench.unreadable_bundles()] == ["unreadable"]
+        assert asking.recommend(workbench, Visit(bundle="first", history=("i5",))).recommendation.items
+    finally:
+        for folder in (broken, unreadable):
+            for file in folder.iterdir():
+                file.unlink()
+            folder.rmdir()
+
+
+def test_the_true_next_item_is_always_among_the_candidates(workbench: Workbench) -> None:
+    visit = Visit(bundle="first", history=("i10", "i11", "i12"), num_candidates=5)
+    proposed = {ranked.item.item_id for ranked in asking.recommend(workbench, visit).recommendation.items}
+    missing = next(f"i{i}" for i in range(13, 40) if f"i{i}" not in proposed)
+    answer = asking.recommend(workbench, replace(visit, next_item=missing))
+    assert answer.added and len(answer.recommendation.items) == 5
+    assert missing in {ranked.item.item_id for ranked in answer.recommendation.items}
+
+
+def test_why_explains_the_item_that_was_asked_about(workbench: Workbench) -> None:
+    visit = Visit(bundle="first", history=("i10", "i11", "i12"), num_candidates=5)
+    last = asking.recommend(workbench, visit).recommendation.items[-1].item
+    assert asking.why(workbench, visit, last.item_id).target == last
+    assert len(asking.why(workbench, visit).influences) == 3
+
+
+def test_models_that_nobody_asks_for_make_way(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo.workbench.MAX_LOADED", 1)
+    first = workbench.recommender("first")
+    workbench.recommender("second")
+    assert workbench.recommender("first") is not first
+
+
+def test_a_visit_is_remembered_while_it_fits_what_is_here(workbench: Workbench) -> None:
+    visit = replace(first_visit(workbench), mode=PromptMode.TEXT, history=("i3", "i4"))
+    assert remembered_visit(workbench, visit.as_document()) == replace(visit, past=())
+    fresh = first_visit(workbench)
+    for kept in (
+        None,
+        "nonsense",
+        {"bundle": "gone"},
+        {**visit.as_document(), "history": ["no such item"]},
+        {**visit.as_document(), "mode": "loud"},
+        {**visit.as_document(), "history": 7},
+    ):
+        assert remembered_visit(workbench, kept) == fresh
+
+
+def test_series_make_examples_without_their_last_part() -> None:
+    items = tuple(
+        Item(i, f"s{i}", f"Saga {3 - i}", {"series": "Saga", "part": 3 - i})
+        if i < 3
+        else Item(i, f"o{i}", f"Other {i}")
+        for i in range(5)
+    )
+    (example,) = series_examples(Catalogue("d", "movie", items))
+    assert (example.history, example.next_item) == (("s2", "s1"), "s0")
+
+
+def test_failures_are_text_without_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    @on_page
+    def page() -> None:
+        raise LlaraError("No <b>bold</b>", "/home/someone/models/x.safetensors is gone", "Look.")
+
+    with pytest.raises(gr.Error) as caught:
+        page()
+    assert "/home" not in caught.value.message and "x.safetensors is gone" in caught.value.message
+    assert "&lt;b&gt;" in caught.value.message
+
+    @in_api
+    def endpoint() -> None:
+        raise RuntimeError("secret /etc/passwd")
+
+    with pytest.raises(gr.Error) as caught:
+        endpoint()
+    assert caught.value.message == UNEXPECTED
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("space", list(Space))
+def test_the_map_marks_history_predictions_and_the_true_next(workbench: Workbench, space: Space) -> None:
+    visit = replace(first_visit(workbench), history=("i0", "i1", "i2"), next_item="i3")
+    picture, facts = item_maps.draw(workbench, visit, space)
+    traces = {trace.name: trace for trace in picture.data}
+    assert len(traces["history, oldest = 1"].x) == 3
+    assert len(traces["predictions"].x) == 5
+    assert "actually chosen next" in traces
+    crowd = [trace for trace in picture.data if trace.name.endswith("0s")]
+    assert "40 items" in facts and sum(len(trace.x) for trace in crowd) == 40
+    assert "<img" not in picture.to_json() and "<script" not in picture.to_json()
+    assert workbench.item_map("first", space) is workbench.item_map("first", space)
+
+
+def test_a_large_catalogue_is_drawn_by_webgl_and_sampled() -> None:
+    for count, kind, drawn in (
+        (3_000, "scattergl", 3_000),
+        (25_000, "scattergl", charts.MAX_POINTS),
+        (100, "scatter", 100),
+    ):
+        items = tuple(Item(i, str(i), f"Film {i}", {"genres": ["Drama" if i % 2 else "War"]}) for i in range(count))
+        places = principal_components(torch.arange(count * 3.0).reshape(count, 3).sin())
+        picture = charts.item_map(Catalogue("d", "movie", items), places, items[:3], [(items[5], 0.5)], items[9])
+        crowd = [trace for trace in picture.data if trace.name in ("Drama", "War")]
+        assert {trace.type for trace in crowd} == {kind}
+        assert sum(len(trace.x) for trace in crowd) == drawn
+
+
+def test_principal_components_find_the_widest_directions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn(400, 6, generator=generator) * torch.tensor([9.0, 4.0, 1.0, 0.5, 0.1, 0.1])
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6, generator=generator))
+    found = principal_components(wide @ rotation)
+    again = principal_components(wide @ rotation)
+    assert found.coordinates.std(axis=0) == pytest.approx(wide[:, :2].std(dim=0).numpy(), rel=0.05)
+    assert found.explained == pytest.approx(float(wide[:, :2].var(0).sum() / wide.var(0).sum()), abs=0.01)
+    assert (found.coordinates == again.coordinates).all()
+
+
+def test_training_curves_come_from_the_bundle_s_log(workbench: Workbench) -> None:
+    run = runs_of(workbench)["first"]
+    run.log.poll()
+    picture = charts.training_curves(run.log.steps)
+    assert list(picture.data[0].x) == [1, 2, 3, 4]
+    assert [trace.name for trace in picture.data][-1] == "p(τ), chance of a hybrid prompt"
+
+
+def test_measured_figures_are_found_wherever_they_are_kept(workbench: Workbench, tmp_path: Path) -> None:
+    document = {
+        "dataset": "lastfm",
+        "n": 122,
+        "redraws": 20,
+        "hit_ratio_at_1": {"mean": 0.4, "ci95": [0.3, 0.5]},
+        "valid_ratio": {"mean": 1.0, "ci95": [1.0, 1.0]},
+    }
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "rq1.json").write_text(json.dumps({"systems": [{**document, "system": "<i>Ours</i>"}]}))
+    (tmp_path / "broken.json").write_text("{")
+    found = [each for each in measured(workbench, tmp_path) if each.dataset == "lastfm"]
+    assert [(each.system, each.n) for each in found] == [("<i>Ours</i>", 122)]
+    assert "&lt;i&gt;Ours" in measured_table(found)
+    picture = intervals("lastfm", found)
+    assert len(picture.data[0].x) == 1 and len(picture.data[1].x) == len(PAPER)
+    assert "<i>" not in picture.to_json()
+
+
+def test_the_paper_s_intervals_are_wilson_s() -> None:
+    low, high = paper_interval(0.45, 122)
+    assert (low, high) == pytest.approx((0.3645, 0.5385), abs=5e-4)
+    assert all(set(figures) == set(PAPER_ROWS) for figures in PAPER.values())
+
+
+def test_the_script_and_the_command_are_one(tmp_path: Path) -> None:
+    environment = {**os.environ, "LLARA_HOME": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "demo" / "app.py"), "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert "--bundle" in result.stdout and "--password" in result.stdout
