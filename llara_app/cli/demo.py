@@ -46,7 +46,7 @@ def demo(
     if not address.is_loopback:
         guarded = "" if address.auth else " without a password"
         note(f"warning: {host} lets other machines reach this demo{guarded}; anyone there can use your models.")
-    with_database = settings().db or locations.database()
+    workbench = Workbench(settings().db or locations.database(), bundle=bundle, engine=engine)
     served = launch(workbench, address, open_browser=open_browser)
     note(f"The demo is at {served.local_url}  (Ctrl-C ends it)")
     try:
