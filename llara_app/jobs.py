@@ -1,7 +1,7 @@
 """Commands of the command line run in the background: they outlive the front end that started them.
 
 A job is a folder under the home: ``job.json`` says what runs and as which process, ``stdout`` and ``console.log``
-keep what it prints. Whoever reads that folder can follow the job, so a front end that was closed finds its jobs again.
+keep what it prints. Whoever reads that folder can follow the job: a front end that was closed finds its jobs again.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -33,6 +34,12 @@ CONSOLE_FILE = "console.log"
 
 INTERRUPTED = 130
 TAIL_BYTES = 64 * 1024
+
+_AS_IN_A_TERMINAL = {"PYTHONUNBUFFERED": "1", "TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1", "COLUMNS": "100"}
+"""So that rich draws its progress bars, which :meth:`Job.tail` and :meth:`Job.fraction` read."""
+
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_OF_TOTAL = re.compile(r"([\d,]+)/([\d,]+)")
 
 _started: dict[int, subprocess.Popen[bytes]] = {}
 """Processes started by this one: only their parent learns their exit codes."""
@@ -150,8 +157,15 @@ class Job:
                 text = stream.read().decode("utf-8", errors="replace")
         except FileNotFoundError:
             return []
-        shown = [line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
+        plain = _CONTROL.sub("", text).split("\n")
+        shown = [line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in plain]
         return [line for line in shown if line][-lines:]
+
+    def fraction(self) -> float | None:
+        """How much of its present part is done, in [0, 1], where its last line says so ("12/50")."""
+        found = _OF_TOTAL.findall(" ".join(self.tail(1)))
+        done, total = (int(number.replace(",", "") or 0) for number in found[-1]) if found else (0, 0)
+        return min(1.0, done / total) if total else None
 
     def forget(self) -> None:
         """Remove the record of a job that has ended."""
@@ -243,7 +257,7 @@ def _spawn(arguments: Sequence[str], stdout: IO[bytes], stderr: IO[bytes]) -> su
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            env={**os.environ, locations.HOME_VARIABLE: str(locations.home()), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **_AS_IN_A_TERMINAL, locations.HOME_VARIABLE: str(locations.home())},
             **detached,
         )
     except OSError as error:

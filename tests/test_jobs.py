@@ -48,6 +48,14 @@ def test_output_and_last_words_are_kept(script: Stand) -> None:
     assert Job(job.folder).record.exit_code == 0
 
 
+def test_progress_is_read_off_the_last_line(script: Stand) -> None:
+    script("import sys; sys.stderr.write('\\x1b[2Kstart 1/4\\r\\x1b[2Krows ━━ 1,200/4,800 0:01')")
+    job = start_job("evaluate", "x", [])
+    assert job.wait(60)
+    assert job.tail() == ["rows ━━ 1,200/4,800 0:01"]
+    assert job.fraction() == 0.25
+
+
 @pytest.mark.parametrize(
     ("source", "status"),
     [

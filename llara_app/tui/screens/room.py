@@ -57,6 +57,7 @@ class Room(Screen[None]):
         (36, "-tall"),
     ]
 
+    AUTO_FOCUS = ""
     room = ""
 
     def compose(self) -> ComposeResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
@@ -217,7 +218,7 @@ class Train(Room):
             await self.app.push_screen_wait(ReadText(run.name, "\n".join([f"$ {run.command}", "", *lines])))
 
 
-def look_at_runs(known: dict[object, TrainingRun]) -> list[RunState]:
+def look_at_runs(known: dict[Path, TrainingRun]) -> list[RunState]:
     """How all runs stand; those that are known already are read on from where they were."""
     from llara_app.training_runs import list_runs
 
