@@ -80,7 +80,7 @@ def assert_same_logits(folder: Path) -> None:
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("architecture", SUPPORTED)
 def test_logits_equal_those_of_transformers(tmp_path: Path, architecture: str, tied: bool) -> None:
-    config = make_config(architecture, 310)
+    config = make_config(architecture, 410)
     config.tie_word_embeddings = tied
     config.initializer_range = 0.1
     assert_same_logits(save_model(tmp_path, config))
@@ -104,7 +104,7 @@ def test_logits_equal_those_of_transformers(tmp_path: Path, architecture: str, t
     ids=lambda rope: rope["rope_type"],
 )
 def test_rotary_embeddings_are_carried_over(tmp_path: Path, rope: dict[str, object]) -> None:
-    config = make_config("llama", 310)
+    config = make_config("llama", 410)
     assert isinstance(config, LlamaConfig)
     config.head_dim = 16
     config.rope_parameters = rope

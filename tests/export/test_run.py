@@ -220,7 +220,7 @@ def test_item_rows_do_not_shift_the_normaliser(exported: Callable[[str], Path]) 
     """Zero rows would take 0.3 nats at two thousand items, and win where words have negative logits."""
     record = json.loads((exported("llama") / "export.json").read_text())
     found = record["checks"]["baked"]
-    assert 40 * np.exp(found["log_probability"]) < 0.02
+    assert 40 * np.exp(found["log_probability"]) < 0.05, "in a vocabulary of four hundred words"
 
 
 def test_our_engine_ranks_with_a_baked_file_too(exported: Callable[[str], Path], tmp_path: Path) -> None:
