@@ -39,6 +39,7 @@ from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import load_llm
 from llara_app.prompts import PromptTokenizer
 from train.nano_evaluation import evaluate_nano
+from train.nano_init import prepare_to_copy
 from train.nano_text import (
     LATENT_SIZE,
     MAX_CANDIDATES,
@@ -62,7 +63,7 @@ PAD = "<|pad|>"
 VOCABULARY_SIZE = 4096
 CONTEXT_LENGTH = 2048
 
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 6e-4
 BETAS = (0.9, 0.98)
 WARM_UP_STEPS = 100
 DECAY_FROM = 0.6
@@ -74,7 +75,7 @@ SHORT_BATCH, LONG_BATCH = 1024, 3072
 BATCHES_PER_POOL = 12
 """Batches are cut from a pool of documents sorted by length, so that little of a batch is padding."""
 
-COPYING_HAS_COME = 0.5
+COPYING_HAS_COME = 0.9
 """Until this share of tokens is copied right, lists to repeat are nearly all that is read."""
 
 COPIED_WELL = 0.85
@@ -122,10 +123,12 @@ def build_model(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> LlamaForC
     """The untrained model: a Llama of four layers, 128 wide. `changes` override its configuration."""
     settings: dict[str, Any] = {
         "hidden_size": 128,
-        "intermediate_size": 320,
+        "intermediate_size": 256,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
+        "head_dim": 64,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
         "initializer_range": 0.02,
     }
     settings.update(changes)
@@ -273,8 +276,8 @@ def weighted_loss(logits: Tensor, batch: Batch) -> Tensor:
 
 
 WORLD_SHARES: dict[World, float] = {
-    "random": 0.15,
-    "sequels": 0.15,
+    "random": 0.2,
+    "sequels": 0.1,
     "vectors": 0.35,
     "films": 0.15,
     "film-vectors": 0.2,
@@ -390,6 +393,7 @@ def train_nano(
     if start_from is None:
         tokenizer = tokenizer or train_tokenizer(TextSource(TOKENIZER_SEED))
         model = build_model(tokenizer, **changes)
+        prepare_to_copy(model, seed)
     else:
         llm = load_llm(str(start_from), dtype=torch.float32)
         tokenizer = cast(PreTrainedTokenizerFast, llm.tokenizer)

@@ -1,0 +1,212 @@
+"""The nano LLM: what it reads, how it is trained, and the folder that ships."""
+
+from __future__ import annotations
+
+import json
+import random
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from llara_app.models.item_vocabulary import FixedItems
+from llara_app.models.llara import LlaraModel
+from llara_app.models.llm import load_llm, nano_folder
+from llara_app.prompts import PromptMode, PromptTokenizer, find_template, prompt_title
+from train import nano
+from train.nano_evaluation import evaluate_nano
+from train.nano_init import LOOK_BACK, prepare_to_copy
+from train.nano_text import DOMAINS, LATENT_SIZE, Choice, TextSource, World, choice_document, repeated_document
+from train.nano_titles import TitleGenerator
+
+WORLDS: tuple[World, ...] = ("random", "sequels", "vectors", "films", "film-vectors")
+TINY = {"num_hidden_layers": 2, "intermediate_size": 32}
+
+
+@cache
+def shipped_tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast.from_pretrained(nano_folder())
+
+
+@cache
+def some_choices(seed: int = 7) -> tuple[list[Choice], np.ndarray]:
+    worlds = list(WORLDS) * 8
+    return TextSource(seed).choices(worlds, [0, 1, 5, 10] * 10, [2, 5, 12, 20, 3, 5, 20, 4] * 5)
+
+
+def prompt_tokenizer() -> PromptTokenizer:
+    tokenizer = shipped_tokenizer()
+    return PromptTokenizer(tokenizer, len(tokenizer), num_items=100_000)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_titles_are_distinct_and_stand_in_prompts_as_they_are(domain: str) -> None:
+    titles = TitleGenerator(random.Random(3)).titles(domain, 500)
+    assert len(set(titles)) == 500
+    assert [prompt_title(title) for title in titles] == titles
+
+
+def test_some_titles_of_a_list_begin_alike() -> None:
+    generator = TitleGenerator(random.Random(0))
+    lists = [generator.titles("movie", 20) for _ in range(40)]
+    alike = [any(a != b and b.startswith(a.split(" (")[0]) for a in titles for b in titles) for titles in lists]
+    assert sum(alike) >= 10
+
+
+def test_equal_seeds_give_equal_texts() -> None:
+    first, again, other = (TextSource(seed) for seed in (5, 5, 6))
+    worlds, sizes = list(WORLDS), [4] * len(WORLDS)
+    choices, vectors = first.choices(worlds, sizes, sizes)
+    choices_again, vectors_again = again.choices(worlds, sizes, sizes)
+    assert choices == choices_again
+    assert np.array_equal(vectors, vectors_again)
+    assert first.film_sentences(5) == again.film_sentences(5)
+    assert choices != other.choices(worlds, sizes, sizes)[0]
+
+
+def test_choices_are_over_candidates_that_the_user_has_not_had() -> None:
+    choices, vectors = some_choices()
+    numbers = [item.index for choice in choices for item in (*choice.prompt.history, *choice.prompt.candidates)]
+    assert numbers == list(range(len(vectors)))
+    assert vectors.shape[1] == LATENT_SIZE
+    for choice in choices:
+        candidates = [item.title for item in choice.prompt.candidates]
+        assert len(choice.probabilities) == len(candidates) == len(set(candidates))
+        assert sum(choice.probabilities) == pytest.approx(1)
+        assert not set(candidates) & {item.title for item in choice.prompt.history}
+        assert choice.mode in (PromptMode.TEXT, PromptMode.HYBRID)
+
+
+def test_films_are_chosen_by_what_is_known_of_them() -> None:
+    source = TextSource(11)
+    choices, _ = source.choices(["films"] * 200, [5] * 200, [20] * 200)
+    best = [max(choice.probabilities) for choice in choices]
+    assert np.mean(best) > 3 / 20
+
+
+def test_targets_are_what_a_perfect_model_of_the_choice_would_say() -> None:
+    tokenizer = prompt_tokenizer()
+    for choice in some_choices()[0]:
+        places = range(len(choice.probabilities))
+        document = choice_document(choice, tokenizer, branched=list(places))
+        at: dict[int, dict[int, float]] = {}
+        for position, token, weight in document.targets:
+            at.setdefault(position, {})[token] = weight
+        # Walking down the branch of a candidate, the targets' chances multiply to the candidate's own.
+        end = len(document.ids)
+        for place in places:
+            answer = tokenizer.encode_answer(choice.prompt.candidates[place], choice.mode)
+            positions = [len(document.ids) - 1, *range(end, end + len(answer) - 1)]
+            end += len(answer) - 1
+            chance = 1.0
+            for position, token in zip(positions, answer, strict=True):
+                chance *= at[position][token] / sum(at[position].values())
+            assert chance == pytest.approx(choice.probabilities[place], abs=1e-4)
+
+
+def test_a_list_read_twice_is_foretold_only_the_second_time() -> None:
+    document = repeated_document([10, 11, 12], eos_id=0)
+    assert document.ids == [10, 11, 12, 0, 10, 11, 12]
+    assert document.targets == [(3, 10, 1.0), (4, 11, 1.0), (5, 12, 1.0)]
+
+
+def test_branches_see_their_prompt_and_themselves() -> None:
+    """A document of several branches gives each answer the logits it has alone after the prompt."""
+    torch.manual_seed(0)
+    tokenizer = prompt_tokenizer()
+    model = nano.build_model(shipped_tokenizer(), **TINY).eval()
+    choices, vectors = some_choices()
+    choice = next(c for c in choices if c.mode is PromptMode.HYBRID and len(c.probabilities) == 5)
+    llara = LlaraModel(model, FixedItems(torch.randn(len(vectors), model.config.hidden_size) * 0.02))
+    document = choice_document(choice, tokenizer, branched=[0, 3])
+    batch = nano.collate([document, repeated_document([5, 6], 0)], pad_id=1)
+    with torch.no_grad():
+        together = llara(batch.input_ids, batch.attention_mask, batch.position_ids)[0]
+        start = len(document.ids)
+        for branch in document.branches:
+            ids = torch.tensor([document.ids + branch])
+            alone = llara(ids, torch.ones_like(ids), torch.arange(ids.shape[1])[None])[0, len(document.ids) :]
+            torch.testing.assert_close(together[start : start + len(branch)], alone, atol=1e-4, rtol=1e-4)
+            start += len(branch)
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=("Cs",))))
+def test_any_text_survives_the_tokenizer(text: str) -> None:
+    tokenizer = shipped_tokenizer()
+    assert tokenizer.decode(prompt_tokenizer().encode_text(text)) == text
+
+
+def test_titles_are_short_in_tokens() -> None:
+    generator = TitleGenerator(random.Random(99))
+    encode = prompt_tokenizer().encode_text
+    titles = [title for domain in DOMAINS for title in generator.titles(domain, 250)]
+    assert np.mean([len(encode(title)) for title in titles]) < 8
+
+
+def test_an_untrained_model_already_looks_where_the_last_tokens_stood_before() -> None:
+    torch.manual_seed(0)
+    model = nano.build_model(shipped_tokenizer())
+    prepare_to_copy(model)
+    model.set_attn_implementation("eager")
+    listed = torch.randint(300, 3000, (40,)).tolist()
+    ids = torch.tensor([[*listed, 0, *listed]])
+    with torch.no_grad():
+        attentions = model(ids, output_attentions=True).attentions
+    for back in range(LOOK_BACK):
+        assert attentions[0][0, back].diagonal(-back - 1).mean() > 0.95
+    queries = torch.arange(41 + LOOK_BACK, 81)
+    found = attentions[1][0, :, queries].argmax(-1) == queries - 40
+    assert found.float().mean() > 0.5
+
+
+def test_a_short_training_run_learns_and_leaves_a_folder_that_loads(tmp_path: Path) -> None:
+    output = tmp_path / "nano"
+    log = nano.train_nano(output, max_steps=60, seed=1, tokenizer=shipped_tokenizer(), **TINY)
+    assert log[1]["loss"] < log[0]["loss"] - 0.2  # means of steps 1 to 50 and 51 to 60
+    written = [json.loads(line) for line in (output / nano.LOG_FILE).read_text().splitlines()]
+    assert written == log
+    assert [path.name for path in tmp_path.iterdir()] == ["nano"]
+    assert load_llm(str(output)).model.config.num_hidden_layers == TINY["num_hidden_layers"]
+
+
+def test_training_goes_on_from_a_folder_and_repeats_exactly(tmp_path: Path) -> None:
+    first, second, other = tmp_path / "first", tmp_path / "second", tmp_path / "other"
+    began = nano.train_nano(first, max_steps=4, seed=1, tokenizer=shipped_tokenizer(), **TINY)
+    went_on = nano.train_nano(second, max_steps=4, seed=2, start_from=first)
+    assert went_on[0] == began[0]
+    assert [record["step"] for record in went_on] == [4, 8]
+    repeated = nano.train_nano(other, max_steps=4, seed=2, start_from=first)
+    assert [record["loss"] for record in repeated] == [record["loss"] for record in went_on]
+    assert (other / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+def test_the_shipped_folder_is_whole_and_small() -> None:
+    folder = nano_folder()
+    files = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    assert {"tokenizer_config.json", "README.md", "training_log.jsonl"} <= set(files)
+    assert sum(files.values()) <= 8 * 2**20
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "train.nano" in card
+    assert "license: mit" in card
+
+
+def test_the_shipped_model_loads_and_reads_every_packaged_template() -> None:
+    llm = load_llm("nano")
+    assert 1_000_000 <= sum(parameter.numel() for parameter in llm.model.parameters()) <= 4_000_000
+    assert llm.model.config.max_position_embeddings >= 1024
+    assert llm.tokenizer.eos_token_id is not None
+    tokenizer = prompt_tokenizer()
+    assert tokenizer.prefix_ids == []
+    for domain in DOMAINS:
+        assert len(tokenizer.encode_text(find_template(domain).prompt)) < 60
+
+
+def test_the_shipped_model_answers_with_candidates() -> None:
+    result = evaluate_nano(nano_folder(), rows=32)
+    assert result["valid_ratio"] >= 0.9
