@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+import time
 
 import click
 
@@ -50,6 +50,8 @@ def demo(
     served = launch(workbench, address, open_browser=open_browser)
     note(f"The demo is at {served.local_url}  (Ctrl-C ends it)")
     try:
-        threading.Event().wait()
+        # In short turns: a wait without end cannot be interrupted on every system.
+        while True:
+            time.sleep(0.5)
     finally:
         served.close(verbose=False)

@@ -111,11 +111,11 @@ def test_a_host_that_others_reach_is_warned_about(
 
         def close(self, verbose: bool) -> None: ...
 
-    class Over:
-        def wait(self) -> None: ...
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
 
     monkeypatch.setattr("demo.server.launch", lambda *a, **k: Served())
-    monkeypatch.setattr("llara_app.cli.demo.threading.Event", Over)
+    monkeypatch.setattr("llara_app.cli.demo.time.sleep", interrupt)
     for arguments, warned in ((["--host", "0.0.0.0"], True), ([], False)):
         result = CliRunner().invoke(demo_command, arguments, catch_exceptions=False)
         assert ("lets other machines reach this demo without a password" in result.stderr) is warned
