@@ -29,7 +29,7 @@ from llara_app.models.bundle import describe_llm, package_versions, save_bundle
 from llara_app.models.devices import choose_device, preferred_dtype
 from llara_app.models.item_vocabulary import ProjectedItems, Projector
 from llara_app.models.llara import LlaraModel
-from llara_app.models.llm import LLM, load_llm
+from llara_app.models.llm import LLM, load_llm, quiet_transformers
 from llara_app.models.manifest import LOG_FILE, DatasetPart, Manifest
 from llara_app.prompts import PromptTokenizer, find_template
 from llara_app.store import Store
@@ -205,7 +205,8 @@ def build_model(spec: RunSpec, llm: LLM, catalogue: Catalogue) -> LlaraModel:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    peft_model = get_peft_model(llm.model, lora)
+    with quiet_transformers():
+        peft_model = get_peft_model(llm.model, lora)
     # What the adapter belongs to is the bundle manifest's to say, not a path of the machine it was trained on.
     peft_model.peft_config["default"].base_model_name_or_path = llm.name
     if config.gradient_checkpointing:

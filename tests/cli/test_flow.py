@@ -1,0 +1,198 @@
+"""From training to recommendations through the command line, with a tiny LLM."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llara_app.cli.main import run
+from llara_app.encoders import encoder_folder
+from llara_app.models.manifest import Manifest
+from llara_app.store import Store
+from tests.small_world import World, make_world
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = ["--max-steps", "4", "--batch-size", "4", "--candidates", "5", "--protocol", "leave-one-out"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def bundles(world: World) -> tuple[Path, Path]:
+    """Two bundles trained by the command itself: hybrid and text."""
+    folders = (world.folder / "hybrid", world.folder / "text")
+    for folder, curriculum in zip(folders, ("linear", "text"), strict=True):
+        code = run(
+            [
+                *("train", "--dataset", "small", "--llm", str(world.llm), "--encoder", str(world.encoder)),
+                *(*SETTINGS, "--curriculum", curriculum, "--output", str(folder), "--quiet"),
+                *("--db", str(world.folder / "llara.db")),
+            ]
+        )
+        assert code == 0
+    return folders
+
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def ask(world: World, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Runs a command with ``--format json`` and gives its document."""
+
+    def call(*arguments: object, code: int = 0) -> Any:
+        capsys.readouterr()
+        words = [str(argument) for argument in arguments]
+        assert run([*words, "--db", str(world.folder / "llara.db"), "--format", "json"]) == code
+        captured = capsys.readouterr()
+        return json.loads(captured.out) if code == 0 else captured.err
+
+    return call
+
+
+def test_evaluate_prints_the_contract(ask: Ask, bundles: tuple[Path, Path]) -> None:
+    hybrid, text = bundles
+    document = ask("evaluate", hybrid, "--against", text, "--redraws", 3, "--candidates", 5)
+    assert document["dataset"] == "small"
+    assert document["n"] == 60
+    assert document["redraws"] == 3
+    assert document["num_candidates"] == 5
+    assert document["valid_ratio"]["mean"] == 1.0
+    low, high = document["hit_ratio_at_1"]["ci95"]
+    assert 0 <= low <= document["hit_ratio_at_1"]["mean"] <= high <= 1
+    assert document["ms_per_user"]["p50"] > 0
+    assert document["candidates_hash"] == document["encoder"]["candidates_hash"]
+    assert document["candidates_hash"] == document["against"]["candidates_hash"]
+    assert set(document["against"]["difference"]) == {"difference", "ci95", "p_value"}
+    again = ask("evaluate", hybrid, "--redraws", 3, "--candidates", 5)
+    assert again["hit_ratio_at_1"] == document["hit_ratio_at_1"], "the candidates are frozen"
+    kept = Manifest.read(hybrid).metrics["test rank hybrid torch"]
+    assert kept["hit_ratio_at_1"] == document["hit_ratio_at_1"]
+
+
+def test_evaluate_by_generation(ask: Ask, bundles: tuple[Path, Path]) -> None:
+    document = ask("evaluate", bundles[0], "--protocol", "generate", "--redraws", 1, "--candidates", 5)
+    assert 0 <= document["hit_ratio_at_1"]["mean"] <= document["valid_ratio"]["mean"] <= 1
+    assert "mrr" not in document, "one greedy answer has no order"
+
+
+def test_recommend_prints_and_keeps(ask: Ask, world: World, bundles: tuple[Path, Path]) -> None:
+    document = ask("recommend", "--bundle", bundles[0], "--user", "u003", "--top", 4)
+    assert document["user"] == "u003"
+    history = [entry.item.item_id for entry in world.store.history("small", "u003")]
+    assert [entry["item"] for entry in document["history"]] == history[-10:]
+    assert len(document["items"]) == 4
+    probabilities = [entry["probability"] for entry in document["items"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert not {entry["item"] for entry in document["items"]} & set(history)
+    assert all(entry["encoder_rank"] >= 1 for entry in document["items"])
+    kept = world.store.predictions("small", "u003")
+    assert kept[0]["items"] == document["items"]
+
+
+def test_recommend_among_given_candidates(ask: Ask, tmp_path: Path, bundles: tuple[Path, Path]) -> None:
+    wanted = tmp_path / "candidates.txt"
+    wanted.write_text("i3\ni5\n\ni3\n")
+    document = ask("recommend", "--bundle", bundles[0], "--user", "u003", "--candidates", wanted)
+    assert {entry["item"] for entry in document["items"]} == {"i3", "i5"}
+    assert sum(entry["probability"] for entry in document["items"]) == pytest.approx(1.0)
+
+
+def test_prompt_shows_behaviour_tokens(ask: Ask, bundles: tuple[Path, Path]) -> None:
+    hybrid = ask("prompt", "--bundle", bundles[0], "--user", "u003")
+    assert hybrid["num_behaviour_tokens"] == len(hybrid["history"]) + len(hybrid["candidates"])
+    assert "<|item_" in hybrid["prompt"]
+    text = ask("prompt", "--bundle", bundles[0], "--user", "u003", "--mode", "text")
+    assert text["num_behaviour_tokens"] == 0
+    assert "<|item_" not in text["prompt"]
+    assert text["candidates"] == hybrid["candidates"], "the same request gives the same candidates in the same order"
+
+
+def test_predict_writes_all_or_nothing(
+    ask: Ask, world: World, tmp_path: Path, bundles: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    users = tmp_path / "users.txt"
+    users.write_text("u001\nu002\n")
+    output = tmp_path / "predictions.jsonl"
+    common = ["--bundle", str(bundles[0]), "--output", str(output), "--db", str(world.folder / "llara.db")]
+    assert run(["predict", *common, "--users", str(users), "--top", "2"]) == 0
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["user"] for line in lines] == ["u001", "u002"]
+    assert all(len(line["items"]) == 2 for line in lines)
+    output.unlink()
+    users.write_text("u001\nnobody\n")
+    assert run(["predict", *common, "--users", str(users)]) == 2
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["recommend", "--user", "nobody"], "nobody"),
+        (["recommend", "--user", "u001", "--candidates", "nonsense"], "nonsense"),
+        (["recommend", "--user", "u001", "--candidates", "0"], "at least 1"),
+        (["prompt", "--user", "nobody"], "nobody"),
+    ],
+)
+def test_bad_requests_are_usage_errors(
+    ask: Ask, bundles: tuple[Path, Path], arguments: list[str], complaint: str
+) -> None:
+    assert complaint in ask(*arguments, "--bundle", bundles[0], code=2)
+
+
+def test_an_empty_history_is_said(ask: Ask, world: World, bundles: tuple[Path, Path]) -> None:
+    world.store.new_user("small", "nothing-yet")
+    assert "empty" in ask("recommend", "--bundle", bundles[0], "--user", "nothing-yet", code=2)
+
+
+def test_a_changed_dataset_is_refused(ask: Ask, bundles: tuple[Path, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundles[0], copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["dataset"]["hash"] = "0" * 64
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert "not the one this bundle was trained on" in ask("evaluate", copy, code=1)
+
+
+def test_an_encoder_of_another_split_is_refused(ask: Ask, world: World, llara_home: Path) -> None:
+    """An encoder trained on all users' prefixes has seen the test users of the paper's split."""
+    folder = encoder_folder("small", "peeking")
+    shutil.copytree(world.encoder, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["training"] = {"protocol": "leave-one-out"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    complaint = ask("train", "--dataset", "small", "--encoder", "peeking", "--llm", world.llm, code=2)
+    assert "another split" in complaint
+
+
+def test_resume_takes_no_other_settings(ask: Ask, tmp_path: Path) -> None:
+    assert "takes no other settings" in ask("train", "--resume", tmp_path, "--epochs", 3, code=2)
+
+
+def test_a_run_is_recorded(world: World, bundles: tuple[Path, Path]) -> None:
+    runs = world.store.runs()
+    assert {run["status"] for run in runs} == {"finished"}
+    assert str(bundles[0]) in {run["bundle"] for run in runs}
+
+
+def test_training_an_unknown_dataset_offline_says_how_to_import(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+    assert run(["train", "--dataset", "steam", "--db", str(tmp_path / "empty.db")]) == 1
+    complaint = capsys.readouterr().err
+    assert "llara-app data import frames" in complaint
+    assert Store(tmp_path / "empty.db").datasets() == []
