@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
     # Run from a checkout, the packages beside this folder are meant, and nothing inside it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import click
@@ -38,7 +37,6 @@ def demo(
     open_browser: bool,
 ) -> None:
     """Serve the demo: explore, compare, map, training and evaluation in the browser."""
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from demo.server import Address, launch
     from demo.workbench import Workbench
 
