@@ -68,7 +68,8 @@ class ExploreEdits(Room):
         pane.remove_class("-waiting")
         self.query_one(RankedList).show(recommendation, workspace.session.truth)
         pane.border_subtitle = f"{recommendation.engine} · {recommendation.milliseconds:.0f} ms"
-        line = f"{workspace.model.folder.name}   P · item · #encoder's rank · ▲▼ against its order"
+        line = "★ came next  # encoder's rank  ▲▼ against it"
+        pane.border_title = f"Next · {workspace.model.folder.name}"
         self.query_one("#model", Static).update(line)
         self.show_prompt()
 
@@ -78,13 +79,15 @@ class ExploreEdits(Room):
         mode = workspace.shown_mode
         if workspace.prediction is None or mode is None:
             view.show([])
-            bar.show(mode or "", "")
+            bar.show(mode or "")
+            self.query_one("#prompt-pane").border_subtitle = ""
             return
         recommendation, tokens = workspace.prediction.recommendation, workspace.prediction.tokens
         view.show(recommendation.prompt.pieces(mode))
-        counts = f"{tokens.text} words ◆ {tokens.behaviour}" if tokens is not None else ""
+        counts = f"{tokens.text} text + {tokens.behaviour} behaviour tokens" if tokens is not None else ""
         dropped = len(recommendation.prompt.history) - len(recommendation.history)
-        bar.show(mode, counts + (f" · {dropped} oldest dropped" if dropped else ""))
+        bar.show(mode)
+        self.query_one("#prompt-pane").border_subtitle = counts + (f" · {dropped} oldest dropped" if dropped else "")
 
     def _no_model(self) -> None:
         ranked = self.query_one(RankedList)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llara_app.tui.app import LlaraTui
 
 INTRODUCTION = (
-    "LLaRA shows each item to an LLM twice: as its title, and as one behaviour token ⟨◆ 42⟩, the item as a "
+    "LLaRA shows each item to an LLM twice: as its title, and as one behaviour token ⟨◆42⟩, the item as a "
     "sequential recommender sees it. Pick a history, look at the prompt, and watch the prediction move."
 )
 

@@ -74,6 +74,9 @@ class LineList(ScrollView, can_focus=True):
         def control(self) -> LineList:
             return self.lines
 
+    rows_beyond_cursor = 0
+    """Rows after the cursor that are to be in view with it."""
+
     empty_text = ""
     """What stands there when there are no rows."""
 
@@ -102,7 +105,7 @@ class LineList(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         index = self.scroll_offset.y + y
-        width = self.size.width
+        width = self._width
         base = self.rich_style
         if self.count == 0:
             line = self._empty_line(y, width)
@@ -160,5 +163,5 @@ class LineList(ScrollView, can_focus=True):
 
     def _show_cursor(self) -> None:
         if self.size.height:
-            region = Region(0, self.cursor, max(1, self._width), 1)
+            region = Region(0, self.cursor, max(1, self._width), 1 + self.rows_beyond_cursor)
             self.scroll_to_region(region, animate=False, force=True)

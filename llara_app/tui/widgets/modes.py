@@ -19,14 +19,12 @@ class ModeTab(Static):
 
 
 class ModeBar(Horizontal):
-    """Which mode prompts are shown in, and how long the prompt is."""
+    """Which mode prompts are shown in."""
 
     def compose(self) -> ComposeResult:
         for mode in MODES:
             yield ModeTab(mode)
-        yield Static("", id="counts", markup=False)
 
-    def show(self, mode: str, counts: str) -> None:
+    def show(self, mode: str) -> None:
         for tab in self.query(ModeTab):
             tab.set_class(tab.id == f"mode-{mode}", "-current")
-        self.query_one("#counts", Static).update(counts)

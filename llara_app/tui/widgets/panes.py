@@ -108,6 +108,7 @@ class HistoryList(LineList):
     """A history, oldest first, and what really came next; with the influence of each item once it is explained."""
 
     empty_text = "This history is empty. Press a to add an item."
+    rows_beyond_cursor = 1
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -132,8 +133,6 @@ class HistoryList(LineList):
         self._truth = Step(session.truth, session.truth_time) if session.truth is not None else None
         self._influence = {}
         self.rows_changed(cursor=cursor if cursor is not None else len(self._steps) - 1)
-        if cursor is None:
-            self.scroll_end(animate=False)
 
     def explain(self, explanation: Explanation | None) -> None:
         """Show, or hide, the influence of each item."""
@@ -210,8 +209,8 @@ class RankedList(LineList):
         style = self.part("lines--good") if is_truth else ""
         text = Text().append(f"{index + 1:>2} ", muted)
         text.append(bar(ranked.probability / best if best else 0, bar_width), self.part("lines--accent"))
-        text.append(percent(ranked.probability) + " ")
-        text.append(title(ranked.item.title, width - bar_width - 19), style)
+        text.append(f" {percent(ranked.probability)} ")
+        text.append(title(ranked.item.title, width - bar_width - 20), style)
         text.append(TRUE_MARK if is_truth else " ", self.part("lines--good"))
         text.append(f"{self._encoder_rank(ranked.encoder_rank):>5}", muted)
         return text.append(self._change(self._encoder_places[ranked.item.index] - index - 1))

@@ -127,7 +127,7 @@ class PromptView(ScrollView, can_focus=True):
         width = self.scrollable_content_region.width
         if width <= 0:
             return
-        self._lines = list(self._text().wrap(self.app.console, width))
+        self._lines = [Text(" ") + line for line in self._text().wrap(self.app.console, max(8, width - 2))]
         self.virtual_size = Size(width, len(self._lines))
         self.refresh()
 
@@ -142,9 +142,8 @@ class PromptView(ScrollView, can_focus=True):
                 part = "prompt--token-candidate" if candidate else "prompt--token"
                 at_cursor = token == self._cursor and self.has_focus
                 style = self._part("prompt--token-cursor" if at_cursor else part)
-                # A shape of its own as well as a colour: it must be told apart without colours too. The no-break
-                # space keeps the chip in one piece.
-                chip = f"⟨◆\u00a0{piece.mention.item.index}⟩"
+                # A shape of its own as well as a colour: it must be told apart without colours too.
+                chip = f"⟨◆{piece.mention.item.index}⟩"
                 text.append(" ")
                 text.append(chip, style + Style(meta={"token": token}))
                 token += 1
