@@ -32,6 +32,8 @@ CELL_STEP = 512
 MICRO_BATCH = 512
 """Tokens that are computed at once; larger ones cost memory and gain nothing."""
 
+SMALL_MODEL_BYTES = 32 << 20
+
 FLOAT32 = 0
 FLASH_ATTENTION_OFF = 0
 
@@ -69,8 +71,10 @@ def messages() -> Iterator[deque[str]]:
     yield _messages
 
 
-def default_threads() -> int:
-    """As many threads as this process may use cores."""
+def default_threads(path: Path) -> int:
+    """As many threads as this process may use cores; one for a small model, whose threads would mostly wait."""
+    if path.stat().st_size < SMALL_MODEL_BYTES:
+        return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -79,7 +83,7 @@ class LlamaCppContext:
 
     Args:
         path: the GGUF file.
-        threads: that compute; by default all cores.
+        threads: that compute; by default :func:`default_threads`.
         gpu_layers: how many of the last layers a GPU computes, where llama.cpp was built for one; -1 for all.
         float32_cache: keep keys and values in single precision and compute attention plainly, which is slower and
             as exact as transformers.
@@ -95,10 +99,10 @@ class LlamaCppContext:
         llama_cpp.llama_backend_init()
         self._context: Any = None
         self._cells = 0
-        self._threads = threads or default_threads()
         self._float32_cache = float32_cache
         parameters = llama_cpp.llama_model_default_params()
         parameters.n_gpu_layers = 2**31 - 1 if gpu_layers < 0 else gpu_layers
+        self._threads = threads or default_threads(path)
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:
             raise BundleError(

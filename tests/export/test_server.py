@@ -82,7 +82,7 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 
 def complete(address: str, prompt: str) -> str:
-    body = json.dumps({"prompt": prompt, "temperature": 0, "max_tokens": 40}).encode()
+    body = json.dumps({"prompt": prompt, "temperature": 0, "max_tokens": 40, "repeat_penalty": 1.0}).encode()
     request = urllib.request.Request(
         f"{address}/v1/completions", data=body, headers={"Content-Type": "application/json"}
     )

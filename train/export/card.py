@@ -126,7 +126,8 @@ def _baked(manifest: Manifest, catalogue: Catalogue, files: Mapping[str, Path], 
     candidates = [catalogue[half + place] for place in range(min(EXAMPLE_CANDIDATES, len(catalogue) - half))]
     history = list(catalogue)[: min(EXAMPLE_HISTORY, half)]
     prompt = served_text(build_prompt(manifest.template, history, candidates), manifest.mode, special_tokens)
-    request = {"prompt": prompt, "temperature": 0, "max_tokens": 32}
+    # Titles are copied from the prompt: a penalty on what has been said before would spoil them.
+    request = {"prompt": prompt, "temperature": 0, "max_tokens": 32, "repeat_penalty": 1.0}
     gguf = next((path for name, path in files.items() if name.endswith("baked")), None)
     llama_cpp = ""
     if gguf is not None:
@@ -138,7 +139,6 @@ python -m llama_cpp.server --model gguf/{gguf.name} --n_ctx 4096     # pip insta
 llama-server -m gguf/{gguf.name} -c 4096 --port 8000                 # or llama.cpp's own
 ```
 """
-    vllm_request = json.dumps({"model": "baked", **request}, ensure_ascii=False)
     return f"""
 ## Serve hybrid prompts as text
 
@@ -150,10 +150,12 @@ With vLLM:
 vllm serve baked --served-model-name baked --port 8000
 ```
 
-Then:
+Then ask any of them (`repeat_penalty` is llama.cpp's; its Python server would otherwise penalise titles, which are
+copied from the prompt):
 
 ```sh
-curl -s http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' -d {shlex.quote(vllm_request)}
+curl -s http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \\
+  -d {shlex.quote(json.dumps({"model": "baked", **request}, ensure_ascii=False))}
 ```
 
 With transformers:

@@ -49,7 +49,7 @@ def quantize(
     """
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = FILE_TYPES[quantization]
-    parameters.nthread = threads or default_threads()
+    parameters.nthread = threads or default_threads(source)
     if baked:
         parameters.token_embedding_type = EMBEDDING_Q8_0
     with whole_file(output) as scratch, messages() as told:
