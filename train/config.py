@@ -68,12 +68,12 @@ class FinetuneConfig(BaseModel):
 
 
 NANO_DEFAULTS: Mapping[str, Any] = {
-    "epochs": 3,
-    "batch_size": 64,
-    "micro_batch_size": 32,
+    "epochs": 1,
+    "batch_size": 32,
+    "micro_batch_size": 16,
     "learning_rate": 2e-3,
-    "lora_rank": 32,
-    "lora_alpha": 64,
+    "lora_rank": 16,
+    "lora_alpha": 32,
     "lora_dropout": 0.0,
 }
 """What suits the nano LLM instead: it is small enough to need a larger share of trainable weights."""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 BUNDLE = "demo-quickstart"
 PROTOCOL = "paper"
-STEPS = 700
+STEPS = 100
+ENCODER_EPOCHS = 15
 REDRAWS = 3
 USERS_SHOWN = 3
 
@@ -41,7 +42,7 @@ def quickstart(steps: int) -> None:
             info = ensure_dataset(store, DEMO)
             note(f"  {info.num_users:,} viewers, {info.num_items:,} films, {info.num_interactions:,} views")
         with _stage(2, "A sequential recommender (SASRec) learns from the views alone"):
-            encoder = ensure_encoder(store, DEMO, "sasrec", PROTOCOL, None)
+            encoder = ensure_encoder(store, DEMO, "sasrec", PROTOCOL, None, max_epochs=ENCODER_EPOCHS)
         with _stage(3, "The nano LLM learns to read titles and behaviour tokens, from easy to hard"):
             folder = _train(store, encoder, steps)
         with _stage(4, f"Evaluation on viewers it never saw, {REDRAWS} draws of 20 candidates each"):

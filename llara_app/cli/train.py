@@ -187,8 +187,20 @@ def _encoder(store: Store, dataset: str, name: str, protocol: str, device: str |
     return folder
 
 
-def ensure_encoder(store: Store, dataset: str, architecture: str, protocol: str, device: str | None) -> Path:
-    """The kept encoder of an architecture; one that was never trained on this split is trained now."""
+def ensure_encoder(
+    store: Store,
+    dataset: str,
+    architecture: str,
+    protocol: str,
+    device: str | None,
+    *,
+    max_epochs: int | None = None,
+) -> Path:
+    """The kept encoder of an architecture; one that was never trained on this split is trained now.
+
+    Args:
+        max_epochs: ends the training there, where early stopping would let it go on.
+    """
     import dataclasses
 
     from llara_app.encoders import encoder_folder
@@ -201,6 +213,8 @@ def ensure_encoder(store: Store, dataset: str, architecture: str, protocol: str,
         note(f"No {architecture} was trained on {dataset} yet: training one first.")
         target = str(choose_device(device))
         config = dataclasses.replace(TUNED[architecture], seed=settings().seed, device=target)
+        if max_epochs is not None:
+            config = dataclasses.replace(config, max_epochs=max_epochs)
         with epoch_progress(f"{architecture} on {dataset}", config.max_epochs) as show:
             train_and_keep(store, dataset, architecture, protocol, folder, config=config, progress=show)
     return folder
