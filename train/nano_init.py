@@ -5,8 +5,10 @@ From random weights that comes late: thousands of steps on two cores. The circui
 weights, and training starts from there:
 
 * layer 0, heads 0 to 2: look exactly one, two and three tokens back, and note down a sketch of what stands there;
-* layer 1, all heads: look where the three noted tokens are the current one and the two before it, and add what stands
-  there to the prediction.
+* layer 1, half of the heads: look where the three noted tokens are the current one and the two before it, and add
+  what stands there to the prediction: this continues a title;
+* layer 1, the other half: the same for the last token alone. After a line break they look at where titles begin: this
+  begins an answer.
 
 Only rotary position can tell "one back", and it needs a constant part in queries and keys: all word vectors start
 with a common direction for it. Everything else starts as usual, and nothing is frozen.
@@ -32,7 +34,9 @@ STILL_FREQUENCY = 0.01
 
 SHARPNESS = 12.0
 NOTE_STRENGTH = 3.0
-MATCH_STRENGTH = 3.0
+MATCH_STRENGTH = {LOOK_BACK: 3.0, 1: 1.5}
+"""By the number of tokens that must agree."""
+
 COPY_STRENGTH = 8.0
 
 
@@ -77,13 +81,15 @@ def prepare_to_copy(model: LlamaForCausalLM, seed: int = 0) -> None:
     still = torch.cat([slow, half + slow])
     note_part = NOTE_STRENGTH / 2**0.5
     content = size**0.5 / (2 + LOOK_BACK * note_part**2 * SKETCH_SIZE / size) ** 0.5
-    agreement = LOOK_BACK * len(still) / size
-    strength = 3 * (MATCH_STRENGTH / agreement * head_size**0.5) ** 0.5 / content
     copied = directions()
     copied -= (copied @ common)[:, None] * common
     for head in range(heads):
         start = head * head_size
+        agreeing = LOOK_BACK if head < heads // 2 else 1
+        agreement = agreeing * len(still) / size
+        strength = 3 * (MATCH_STRENGTH[agreeing] / agreement * head_size**0.5) ** 0.5 / content
         mixed = torch.randn(LOOK_BACK, len(still), SKETCH_SIZE, generator=generator) / SKETCH_SIZE**0.5
+        mixed[agreeing:] = 0
         noted = mixed @ notes / note_part
         finding.q_proj.weight[start : start + head_size] *= 0.1
         finding.k_proj.weight[start : start + head_size] *= 0.1
@@ -91,7 +97,8 @@ def prepare_to_copy(model: LlamaForCausalLM, seed: int = 0) -> None:
         before = sum(mixed[back] @ notes[back - 1] / note_part for back in range(1, LOOK_BACK))
         finding.q_proj.weight[start + still] = strength * (current + before)
         finding.k_proj.weight[start + still] = strength * noted.sum(dim=0)
-        # Each head copies its own share of the dimensions; where heads are wide the shares overlap.
-        share = copied[[(head * size // heads + place) % size for place in range(min(head_size, size))]]
+        # The heads of each half share the dimensions among them.
+        first = (head % (heads // 2)) * 2 * size // heads
+        share = copied[[(first + place) % size for place in range(min(head_size, size))]]
         finding.v_proj.weight[start : start + len(share)] = share
         finding.o_proj.weight[:, start : start + len(share)] = share.T * COPY_STRENGTH * scale
