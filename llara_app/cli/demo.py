@@ -7,6 +7,7 @@ import time
 import click
 
 from llara_app import locations
+from llara_app.cli import options
 from llara_app.cli.common import Command, examples, note, settings
 
 
@@ -19,7 +20,7 @@ from llara_app.cli.common import Command, examples, note, settings
     ),
 )
 @click.option("--bundle", help="Name or folder of the bundle to begin with [default: the newest one].")
-@click.option("--engine", type=click.Choice(["torch", "llama.cpp"]), default="torch", show_default=True)
+@options.engine
 @click.option("--port", type=click.IntRange(1, 65535), help="[default: the first free one from 7860]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Another address lets other machines in.")
 @click.option("--user", help="Ask visitors for this name and --password.")
