@@ -54,7 +54,7 @@ class ComparisonLines(LineList):
         if self._comparison is not None:
             self.sort_column = min(self.sort_column, len(self._comparison.columns) - 1)
             self._order = self._comparison.order(self.sort_column)
-        self.rows_changed(cursor=0)
+        self.rows_changed(cursor=1)
 
     def render_row(self, index: int, width: int) -> Text:
         assert self._comparison is not None
@@ -91,7 +91,7 @@ class ComparisonLines(LineList):
         style = self.part("lines--bad") if apart >= FAR else self.part("lines--warn") if apart >= 2 else ""
         text = Text().append(f"{rank:>3} ", style)
         if width >= 16:
-            text.append(bar(probability, width - 11), self.part("lines--accent"))
+            text.append(bar(probability, width - 12) + " ", self.part("lines--accent"))
         text.append(percent(probability), self.part("lines--muted"))
         return text.append(" " * max(0, width - text.cell_len))
 

@@ -132,7 +132,8 @@ class HistoryList(LineList):
         self._steps = session.steps
         self._truth = Step(session.truth, session.truth_time) if session.truth is not None else None
         self._influence = {}
-        self.rows_changed(cursor=cursor if cursor is not None else len(self._steps) - 1)
+        last = len(self._steps) - 1
+        self.rows_changed(cursor=last if cursor is None else min(cursor, last))
 
     def explain(self, explanation: Explanation | None) -> None:
         """Show, or hide, the influence of each item."""

@@ -1,0 +1,297 @@
+"""The main room: search, history, prompt, prediction, and edits that move it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input, Static
+
+from llara_app.engine import Explain, Predict
+from llara_app.errors import LlaraError, StoreError
+from llara_app.prompts import PromptMode
+from llara_app.store import Store
+from llara_app.tui.app import LlaraTui
+from llara_app.tui.screens.dialogs import AskText, Choose, OptionLines, ReadText
+from llara_app.tui.settings import settings_path
+from llara_app.tui.widgets.panes import HistoryList, RankedList, UserList
+from llara_app.tui.widgets.prompt_view import PromptView
+from tests.tui.fakes import FakeEngine, make_app, predicted, until
+
+SIZES = [(80, 24), (140, 45)]
+
+
+def titles(app: LlaraTui) -> list[str]:
+    assert app.workspace.session is not None
+    return [item.title for item in app.workspace.session.items]
+
+
+async def type_text(pilot: Pilot[None], text: str) -> None:
+    await pilot.press(*("space" if character == " " else character for character in text))
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_opens_on_a_history_with_its_prediction(app: LlaraTui, size: tuple[int, int]) -> None:
+    async with app.run_test(size=size) as pilot:
+        await predicted(pilot)
+        session, prediction = app.workspace.session, app.workspace.prediction
+        assert session is not None and prediction is not None
+        assert session.user_id == "user-000"
+        assert prediction.recommendation.mode is PromptMode.HYBRID
+        assert session.truth in [ranked.item for ranked in prediction.recommendation.items]
+        assert app.screen.query_one(RankedList).count == len(prediction.recommendation.items)
+        assert app.screen.query_one(HistoryList).count == len(session.steps) + 1
+        assert app.screen.query_one(PromptView).token is not None
+        assert not app.errors
+
+
+async def test_search_finds_users_by_id_and_by_title(app: LlaraTui) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        users = app.screen.query_one(UserList)
+        assert users.count == 24
+        await pilot.press("slash")
+        await type_text(pilot, "user-01")
+        await until(pilot, lambda: users.count == 10)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.workspace.session is not None and app.workspace.session.user_id == "user-010")
+        await pilot.press("slash", "end", *["backspace"] * 7)
+        await type_text(pilot, "casablanca")
+        await until(pilot, lambda: 0 < users.count < 24)
+        assert users.user is not None and users.user.title is not None
+        assert users.user.title.title == "Casablanca (1942)"
+        await pilot.press("escape")
+        assert app.focused is users
+
+
+async def test_moving_along_the_users_opens_them(app: LlaraTui) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        await pilot.press("u", "j", "j")
+        await until(pilot, lambda: app.workspace.session is not None and app.workspace.session.user_id == "user-002")
+        await pilot.press("enter")
+        assert app.focused is app.screen.query_one(HistoryList)
+
+
+async def test_modes_change_the_prompt(app: LlaraTui) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        view = app.screen.query_one(PromptView)
+        for mode in ("text", "behaviour", "index", "hybrid"):
+            await pilot.press("m")
+            await predicted(pilot)
+            assert app.workspace.mode is not None and str(app.workspace.mode) == mode
+            assert (view.token is None) == (mode in ("text", "index"))
+        await pilot.click("#mode-text")
+        await until(pilot, lambda: app.workspace.mode is PromptMode.TEXT and app.workspace.prediction is not None)
+
+
+async def test_walking_along_behaviour_tokens_shows_what_lies_near(app: LlaraTui) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        view, line = app.screen.query_one(PromptView), app.screen.query_one("#token", Static)
+        await pilot.press("p")
+        first = view.token
+        await pilot.press("right", "right")
+        assert view.token is not None and view.token != first
+        await until(pilot, lambda: view.token is not None and view.token.title in str(line.content))
+        await until(pilot, lambda: "near words" in str(line.content))
+
+
+async def test_edits_move_the_prediction_and_are_kept(app: LlaraTui, store: Store) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        before = titles(app)
+        await pilot.press("h", "d")
+        await until(pilot, lambda: titles(app) == before[:-1] and app.workspace.prediction is not None)
+        session = app.workspace.session
+        assert session is not None and session.user_id == "user-000 what-if"
+        kept = [step.item.title for step in store.history("films", session.user_id)]
+        assert kept == titles(app)
+        users = app.screen.query_one(UserList)
+        await until(pilot, lambda: users.user is not None and users.user.user_id == session.user_id)
+        await pilot.press("K")
+        await until(pilot, lambda: titles(app)[-2:] == [before[-2], before[-3]])
+        await pilot.press("x")
+        await until(pilot, lambda: titles(app) == [])
+        assert app.screen.query_one(RankedList).count == 0
+        for _ in range(3):
+            await pilot.press("z")
+        await until(pilot, lambda: titles(app) == before and app.workspace.prediction is not None)
+        assert session.user_id == "user-000"
+        await until(pilot, lambda: not any(user.custom for user in store.users("films")))
+        await pilot.press("Z")
+        await until(pilot, lambda: titles(app) == before[:-1])
+        assert not app.errors
+
+
+async def test_items_are_added_by_a_misspelled_title(app: LlaraTui) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        await predicted(pilot)
+        await pilot.press("h", "a")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await type_text(pilot, "godfathr")
+        options = app.screen.query_one(OptionLines)
+        await until(pilot, lambda: bool(options.options) and "Godfather" in options.options[0].label)
+        await pilot.press("enter")
+        await until(
+            pilot, lambda: "The Godfather (1972)" in titles(app)[-1:] and app.workspace.prediction is not None
+        )
+
+
+async def test_a_history_is_saved_under_a_name_and_deleted(app: LlaraTui, store: Store) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        await predicted(pilot)
+        await pilot.press("s")
+        await until(pilot, lambda: isinstance(app.screen, AskText))
+        await type_text(pilot, "mine")
+        await pilot.press("enter")
+        await until(pilot, lambda: app.workspace.session is not None and app.workspace.session.user_id == "mine")
+        assert store.is_custom("films", "mine")
+        await until(pilot, lambda: app.workspace.prediction is not None)
+        await pilot.press("X")
+        await until(pilot, lambda: len(app.screen_stack) == 2)
+        await pilot.press("y")
+        await until(pilot, lambda: app.workspace.session is not None and app.workspace.session.user_id != "mine")
+        assert not any(user.custom for user in store.users("films"))
+
+
+async def test_why_shows_the_influence_of_each_item(app: LlaraTui, engine: FakeEngine) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        await pilot.press("w")
+        history = app.screen.query_one(HistoryList)
+        await until(pilot, lambda: bool(history._influence))
+        assert len(history._influence) == len(titles(app))
+        await pilot.press("r", "j")
+        await until(pilot, lambda: sum(isinstance(asked, Explain) for asked in engine.asked) == 2)
+        explained = [asked for asked in engine.asked if isinstance(asked, Explain)]
+        assert explained[0].target != explained[1].target
+        await pilot.press("w")
+        await until(pilot, lambda: not history._influence)
+
+
+async def test_a_chosen_prediction_becomes_the_newest_item(app: LlaraTui) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        best = app.screen.query_one(RankedList).item
+        assert best is not None
+        await pilot.press("r", "enter")
+        await until(pilot, lambda: titles(app)[-1] == best.title)
+
+
+async def test_superseded_predictions_are_taken_back(app: LlaraTui, engine: FakeEngine) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        engine.asked.clear()
+        engine.delay = 0.3
+        for _ in range(12):
+            await pilot.press("m")
+        await predicted(pilot)
+        asked = [each for each in engine.asked if isinstance(each, Predict)]
+        assert len(asked) < 12
+        assert asked[-1].mode is app.workspace.mode
+
+
+async def test_copying_keeps_a_file_in_case_the_terminal_does_not(app: LlaraTui, llara_home: Path) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        await predicted(pilot)
+        await pilot.press("Y")
+        copied = llara_home / "copied.txt"
+        await until(pilot, copied.is_file)
+        assert json.loads(copied.read_text())["user"] == "user-000"
+        await pilot.press("y")
+        await until(pilot, lambda: "<|item_" in copied.read_text())
+
+
+async def test_what_was_open_is_open_again(app: LlaraTui, store: Store, engine: FakeEngine) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        await pilot.press("u", "j", "enter")
+        await until(pilot, lambda: app.workspace.session is not None and app.workspace.session.user_id == "user-001")
+        await pilot.press("T")
+    assert json.loads(settings_path().read_text())["user"] == "user-001"
+    again = make_app(store.path, engine)
+    async with again.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        assert again.workspace.session is not None and again.workspace.session.user_id == "user-001"
+        assert again.theme == "llara-light"
+
+
+async def test_a_model_that_fails_is_said_and_can_be_read(app: LlaraTui, engine: FakeEngine) -> None:
+    engine.failure = LlaraError("Not enough memory for this model", "9 GB are missing", "Use a smaller one.")
+    async with app.run_test(size=(140, 45)) as pilot:
+        await until(pilot, lambda: bool(app.errors))
+        assert "memory" in app.screen.query_one(RankedList).empty_text
+        await pilot.press("E")
+        await until(pilot, lambda: isinstance(app.screen, ReadText))
+        await pilot.press("escape")
+        engine.failure = None
+        await pilot.press("m")
+        await predicted(pilot)
+
+
+async def test_a_store_that_fails_loses_nothing(app: LlaraTui, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        before = titles(app)
+
+        def locked(*arguments: object) -> None:
+            raise StoreError("The database failed", "database is locked", "Another process is writing to it.")
+
+        monkeypatch.setattr(Store, "new_draft", locked)
+        await pilot.press("h", "d")
+        await until(pilot, lambda: bool(app.errors))
+        assert titles(app) == before
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("size", [(40, 10), (60, 15), (200, 60)])
+async def test_any_size_of_terminal(app: LlaraTui, size: tuple[int, int]) -> None:
+    async with app.run_test(size=size) as pilot:
+        await predicted(pilot)
+        for key in ("u", "h", "p", "r"):
+            await pilot.press(key)
+            await pilot.pause()
+            assert app.focused is not None and app.focused.region.height > 0, key
+        await pilot.resize_terminal(100, 30)
+        await pilot.press("m")
+        await pilot.resize_terminal(30, 8)
+        await predicted(pilot)
+        await pilot.press("slash")
+        assert app.focused is app.screen.query_one("#search", Input)
+        assert not app.errors
+
+
+async def test_hostile_titles_stay_in_their_cells(app: LlaraTui, store: Store) -> None:
+    source_titles = [
+        "bad \x1b[31mred\x07",
+        "right \u202eot-left",
+        "映画の題名がとても長い場合",
+        "عنوان",
+        "a\nb\tc",
+        "x" * 500,
+    ]
+    import polars as pl
+
+    from llara_app.datasets.source import SourceData
+
+    items = pl.DataFrame(
+        {"item_id": [str(i) for i in range(6)], "title": source_titles, "metadata": ['{"genres": ["x"]}'] * 6}
+    )
+    rows = [("\x1b[2Juser", str(i), i) for i in range(6)]
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "time"], orient="row")
+    store.import_dataset("hostile", SourceData("movie", items, interactions))
+    app.settings.dataset = "hostile"
+    async with app.run_test(size=(80, 24)) as pilot:
+        history = app.screen.query_one(HistoryList)
+        await until(pilot, lambda: history.count == 6)
+        for row in range(history.count):
+            text = history.render_row(row, 50)
+            assert text.cell_len == 50, repr(text.plain)
+            assert text.plain.isprintable()
+        users = app.screen.query_one(UserList)
+        await until(pilot, lambda: users.count == 1)
+        assert users.render_row(0, 30).plain.isprintable()
