@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from llara_app.catalogue import Catalogue, Item
 from llara_app.item_map import ItemMap
 from llara_app.prompts import prompt_title
-from llara_app.training_runs import Step
+from llara_app.step_report import StepReport
 
 MAX_POINTS = 20_000
 """Points of a map; of larger catalogues a sample is drawn."""
@@ -159,7 +159,7 @@ def item_map(
     return made
 
 
-def training_curves(steps: Sequence[Step]) -> go.Figure:
+def training_curves(steps: Sequence[StepReport]) -> go.Figure:
     """Loss above, p(tau) below, over optimizer steps."""
     made = figure(520, hovermode="x unified")
     at = [step.step + 1 for step in steps]

@@ -17,6 +17,7 @@ from llara_app import locations
 from llara_app.errors import LlaraError, UsageError
 from llara_app.jobs import Job, JobStatus, command_line, job_folder, list_jobs, start_job
 from llara_app.models.manifest import LOG_FILE, MANIFEST_FILE
+from llara_app.step_report import StepReport
 
 SPEC_FILE = "run.json"
 TRAINING_SUFFIX = ".training"
@@ -69,20 +70,6 @@ class TrainSettings:
         return command_line(self.arguments)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One optimizer step of the log; see :class:`train.finetune.StepReport`."""
-
-    step: int
-    total_steps: int
-    loss: float
-    probability: float
-    num_hybrid: int
-    num_examples: int
-    learning_rate: float
-    seconds: float
-
-
 class StepLog:
     """A ``log.jsonl`` that grows, read bit by bit.
 
@@ -94,7 +81,7 @@ class StepLog:
         self._paths = paths
         self._identity: tuple[int, int] | None = None
         self._offset = 0
-        self.steps: list[Step] = []
+        self.steps: list[StepReport] = []
 
     def poll(self) -> bool:
         """Read what was added; True if :attr:`steps` changed. A log that was cut or replaced is read anew."""
@@ -253,5 +240,5 @@ def free_output(dataset: str, llm: str, curriculum: str) -> Path:
         number += 1
 
 
-def _step(document: dict[str, Any]) -> Step:
-    return Step(**{field.name: document[field.name] for field in fields(Step)})
+def _step(document: dict[str, Any]) -> StepReport:
+    return StepReport(**{field.name: document[field.name] for field in fields(StepReport)})

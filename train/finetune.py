@@ -32,12 +32,13 @@ from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import LLM, load_llm, quiet_transformers
 from llara_app.models.manifest import LOG_FILE, DatasetPart, Manifest
 from llara_app.prompts import PromptTokenizer, find_template
+from llara_app.step_report import StepReport
 from llara_app.store import Store
 from train.batches import Batch, PromptDataset, StepSampler, make_loader, steps_per_epoch
 from train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from train.config import FinetuneConfig, RunSpec
 from train.curriculum import Curriculum
-from train.run_log import StepReport, interruptible, step_log
+from train.run_log import interruptible, step_log
 
 SPEC_FILE = "run.json"
 SMALLEST_LEARNING_RATE = 0.01

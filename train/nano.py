@@ -87,7 +87,11 @@ CHOSEN_WELL = 0.5
 GROWTH = 1 / 300
 """How much of the way from the shortest to the longest lists one good batch goes."""
 
-RAMP = (0.3, 0.6)
+TOGETHER = 0.75
+"""How much of the loss is about saying any of the candidates, and not about saying the right one: a model that
+answers outside the list is of no use, and while it cannot yet tell candidates apart the rest is noise to it."""
+
+RAMP = (0.0, 0.5)
 """Between these shares of the run lists lengthen at this pace at the least: the longest are what the model is for."""
 
 
@@ -266,21 +270,26 @@ def target_logits(model: LlaraModel, batch: Batch) -> Tensor:
 
 
 def weighted_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """Mean cross-entropy over the weighted targets; at free positions, of their targets taken together."""
+    """Mean cross-entropy over the weighted targets.
+
+    Of each position's targets :data:`TOGETHER` counts whether any was said, the rest which of them; at free positions
+    only the first counts.
+    """
     index, weights = batch.target_index, batch.target_weights
     log_probabilities = logits.log_softmax(-1)[index, batch.target_tokens]
     zeros = torch.zeros(len(batch.rows), device=logits.device)
     together = zeros.index_add(0, index, log_probabilities.exp()).clamp_min(1e-12).log()
-    found = torch.where(batch.free[index], together[index], log_probabilities)
+    share = torch.where(batch.free, 1.0, TOGETHER)[index]
+    found = share * together[index] + (1 - share) * log_probabilities
     return -(weights * found).sum() / weights.sum()
 
 
 WORLD_SHARES: dict[World, float] = {
-    "random": 0.2,
-    "sequels": 0.1,
-    "vectors": 0.35,
-    "films": 0.15,
-    "film-vectors": 0.2,
+    "random": 0.45,
+    "sequels": 0.15,
+    "vectors": 0.1,
+    "films": 0.2,
+    "film-vectors": 0.1,
 }
 
 

@@ -297,7 +297,7 @@ def repeated_document(ids: list[int], eos_id: int) -> Document:
     return Document([*ids, eos_id, *ids], (), targets, copied_from=len(ids) + 1)
 
 
-FIRST_TOKEN_WEIGHT = 20.0
+FIRST_TOKEN_WEIGHT = 8.0
 """The answer's first token is where the choice is made; what follows is copying."""
 
 

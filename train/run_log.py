@@ -6,7 +6,7 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -14,28 +14,7 @@ from typing import IO, Any
 from llara_app.errors import UsageError
 from llara_app.files import write_whole
 from llara_app.models.manifest import LOG_FILE
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One optimizer step, as ``log.jsonl`` keeps it.
-
-    Attributes:
-        step: counted from 0.
-        loss: mean negative log-likelihood of an answer token, in nats.
-        probability: p(tau), the chance of the hard mode.
-        num_hybrid: how many of the `num_examples` were shown in the hard mode.
-        seconds: that the step took.
-    """
-
-    step: int
-    total_steps: int
-    loss: float
-    probability: float
-    num_hybrid: int
-    num_examples: int
-    learning_rate: float
-    seconds: float
+from llara_app.step_report import StepReport
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from llara_app.cli.common import progress_bar, settings, stderr
 
 if TYPE_CHECKING:
+    from llara_app.step_report import StepReport
     from train.encoders import EpochReport
-    from train.run_log import StepReport
 
 # These repeat what the heavy rooms know, so that `--help` need not load them; a test compares the two.
 PROTOCOLS = ("paper", "leave-one-out")

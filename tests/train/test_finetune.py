@@ -20,6 +20,7 @@ from llara_app.models.bundle import load_bundle
 from llara_app.models.llm import load_llm
 from llara_app.models.manifest import Manifest
 from llara_app.prompts import PromptMode
+from llara_app.step_report import StepReport
 from tests.small_world import World, make_world
 from train.batches import StepSampler, make_loader
 from train.config import RunSpec
@@ -31,7 +32,6 @@ from train.finetune import (
     prepare_run,
     training_folder,
 )
-from train.run_log import StepReport
 
 pytestmark = pytest.mark.slow
 

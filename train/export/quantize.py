@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from pathlib import Path
 
 import llama_cpp
@@ -26,6 +27,10 @@ BITS_PER_WEIGHT = {"f16": 16.0, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q4_K_M
 """About; for the space that a file will need."""
 
 
+FALLBACK = re.compile(r"(\d+) of (\d+) tensor\(s\) required fallback")
+"""llama.cpp's own words for tensors whose rows no block of the wanted type divides."""
+
+
 def require_quantization(name: str) -> None:
     """Raise a UsageError unless `name` is one of the types that export writes."""
     if name not in QUANTIZATIONS:
@@ -42,7 +47,7 @@ def quantize(
         baked: the embedding table holds item vectors, which are kept in eight bits.
 
     Returns:
-        What llama.cpp warned of, such as columns that no block size divides; often nothing.
+        What became of tensors that the type does not fit, if there are any; else nothing.
 
     Raises:
         LlaraError: llama.cpp refused; the message says why.
@@ -60,5 +65,7 @@ def quantize(
                 f"{source}: {last_message()}",
                 "Look at the free space; if there is enough, export again with another --quantize.",
             )
-    fallback = [line for line in told if "fallback" in line]
-    return fallback[-1] if fallback else ""
+    fallback = [found for line in told if (found := FALLBACK.search(line))]
+    if not fallback:
+        return ""
+    return f"{fallback[-1][1]} of {fallback[-1][2]} tensors have rows too short for this type and take a larger one"

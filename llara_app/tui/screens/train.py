@@ -23,7 +23,8 @@ from llara_app.tui.widgets.lines import LineList
 from llara_app.tui.widgets.training_form import TrainingForm
 
 if TYPE_CHECKING:
-    from llara_app.training_runs import Step, TrainingRun
+    from llara_app.step_report import StepReport
+    from llara_app.training_runs import TrainingRun
 
 POLL_SECONDS = 1.0
 TAIL_LINES = 40
@@ -41,7 +42,7 @@ class RunState:
 
     run: TrainingRun
     status: JobStatus
-    steps: tuple[Step, ...]
+    steps: tuple[StepReport, ...]
     tail: tuple[str, ...]
 
 
