@@ -243,8 +243,9 @@ def build(workbench: Workbench, demo: gr.Blocks) -> Explore:
             for place in (users, examples, history, titles)
         ),
     ]
-    user_query.input(search_users, [user_query, visit], users, trigger_mode="always_last", **QUICK)
-    title_query.input(search_titles, [title_query, visit], titles, trigger_mode="always_last", **QUICK)
+    # Gradio's `input` event of a text box hears keys alone, neither a paste nor a deletion.
+    user_query.change(search_users, [user_query, visit], users, trigger_mode="always_last", **QUICK)
+    title_query.change(search_titles, [title_query, visit], titles, trigger_mode="always_last", **QUICK)
     asked: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", **MODEL}
     for event in events:
         event.success(predict, visit, [predictions, prompt, kept], **asked).success(explain, visit, why, **asked)

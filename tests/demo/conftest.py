@@ -31,7 +31,7 @@ HOSTILE = {
     2: "</span><b>Bold</b> & \"quoted\" 'title' (1962)",
     3: "${document.title='owned'} {{value}} (1963)",
 }
-PATIENCE = 120_000
+PATIENCE = 90_000
 """Milliseconds that a browser waits at most: generous, for machines that are busy with other things."""
 
 

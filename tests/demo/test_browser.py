@@ -1,0 +1,289 @@
+"""The page in a real browser: what a visitor does, in light, in dark, and on a phone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from demo.server import Address, launch
+from demo.workbench import Workbench
+from llara_app import locations
+from llara_app.models.manifest import LOG_FILE, MANIFEST_FILE
+from tests.demo.conftest import PATIENCE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+Open = Callable[..., "Page"]
+
+
+@pytest.fixture
+def open_page(chromium: Browser, url: str) -> Iterator[Open]:
+    """Opens pages, each of a visitor of its own, and watches that they stay with the server and out of trouble."""
+    contexts = []
+    trouble: list[str] = []
+
+    def opened(address: str = url, *, width: int = 1280, scheme: Any = "light") -> Page:
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.on("pageerror", lambda error: trouble.append(f"error in the page: {error}"))
+        page.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((address, "data:", "blob:"))
+                else trouble.append(f"asked elsewhere: {request.url}")
+            ),
+        )
+        page.goto(address)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+def expect_text(page: Page, selector: str, text: str | re.Pattern[str]) -> None:
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector).first).to_contain_text(text, timeout=PATIENCE)
+
+
+def predicted(page: Page) -> None:
+    """Wait until predictions and their explanation are there."""
+    page.wait_for_selector("#predictions .bars li")
+    page.wait_for_selector("#why .bars li")
+
+
+def choose_user(page: Page, user: str) -> None:
+    page.get_by_label("User", exact=True).fill(user)
+    page.locator(f'#users [data-key="{user}"]').click()
+    page.wait_for_selector(f'#users [data-key="{user}"][aria-pressed="true"]')
+
+
+def history(page: Page) -> list[str]:
+    """Titles of the history, newest first."""
+    return page.locator("#history ol .name").all_inner_texts()
+
+
+def test_a_visitor_looks_around(open_page: Open) -> None:
+    page = open_page()
+    predicted(page)
+    choose_user(page, "u007")
+    expect_text(page, "#predictions", "actually chosen next")
+    expect_text(page, "#prompt", "◆")
+
+    page.get_by_label("Titles", exact=True).first.check()
+    expect_text(page, "#prompt .aside", re.compile("^text"))
+    assert page.locator("#prompt .token").count() == 0
+
+    before = history(page)
+    page.get_by_label("Add a title").fill("film 39")
+    page.locator('#titles [data-key="i39"]').click()
+    page.wait_for_function("n => document.querySelectorAll('#history ol .name').length === n", arg=len(before) + 1)
+    assert history(page) == ["Film 39 (1999)", *before]
+    # The prompt follows the history; the removed item no longer stands in it.
+    expect_text(page, "#prompt .item.history >> nth=-1", "Film 39 (1999)")
+    page.locator('#history [data-action="remove"]').first.click()
+    page.wait_for_function("n => document.querySelectorAll('#history ol .name').length === n", arg=len(before))
+    assert history(page) == before
+    page.get_by_role("button", name="Undo the last change").click()
+    page.wait_for_function("n => document.querySelectorAll('#history ol .name').length === n", arg=len(before) + 1)
+
+    page.locator("#predictions .bars li button").nth(1).click()
+    second = page.locator("#predictions .bars li button").nth(1).inner_text()
+    expect_text(page, "#why .about strong", second)
+
+
+def test_the_keyboard_alone_is_enough_to_edit(open_page: Open) -> None:
+    page = open_page()
+    predicted(page)
+    choose_user(page, "u009")
+    before = history(page)
+    page.locator('#history [data-action="older"]').first.focus()
+    page.keyboard.press("Enter")
+    swapped = [before[1], before[0], *before[2:]]
+    page.wait_for_function("t => document.querySelector('#history ol .name').innerText === t", arg=swapped[0])
+    assert history(page) == swapped
+    # The focus stays with the item that was moved, so that it can be moved on.
+    focused = page.evaluate("[document.activeElement.dataset.action, document.activeElement.dataset.key]")
+    assert focused == ["older", str(len(before) - 2)]
+
+
+def test_titles_that_try_to_be_markup_stay_text(open_page: Open) -> None:
+    page = open_page()
+    predicted(page)
+    for word in ("img", "script", "Bold", "document"):
+        page.get_by_label("Add a title").fill(word)
+        page.locator("#titles [data-action=add]").first.click()
+        page.wait_for_function("w => document.querySelector('#history ol .name').innerText.includes(w)", arg=word)
+    expect_text(page, "#prompt", "<script>document.title='owned'</script>")
+    page.locator("#users").get_by_role("button").first.wait_for()
+    page.get_by_label("User", exact=True).fill("<img src=x onerror=alert(1)>")
+    expect_text(page, "#users", "No user's id or history matches")
+    assert page.title() == "LLaRA: an item is a token"
+    assert page.locator("#history img, #prompt img, #prompt script, #why b, #predictions img").count() == 0
+
+
+def test_a_reload_finds_the_visit_again_and_others_never_see_it(open_page: Open) -> None:
+    page = open_page()
+    predicted(page)
+    choose_user(page, "u011")
+    page.locator('#history [data-action="remove"]').first.click()
+    page.get_by_label("Behaviour tokens", exact=True).first.check()
+    expect_text(page, "#prompt .aside", re.compile("^behaviour"))
+    mine = history(page)
+    page.reload()
+    expect_text(page, "#prompt .aside", re.compile("^behaviour"))
+    assert history(page) == mine
+    assert page.locator('#users [data-key="u011"]').get_attribute("aria-pressed") in ("true", None)
+
+    other = open_page()
+    predicted(other)
+    assert history(other) != mine
+    expect_text(other, "#prompt .aside", re.compile("^hybrid"))
+
+
+def test_an_emptied_history_says_what_to_do(open_page: Open) -> None:
+    page = open_page()
+    predicted(page)
+    page.get_by_role("button", name="Remove all items").click()
+    expect_text(page, "#history", "This history is empty")
+    expect_text(page, "#predictions", "Add at least one item")
+
+
+def test_compare_and_map(open_page: Open) -> None:
+    page = open_page()
+    predicted(page)
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_label("second", exact=True).check()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect_text(page, "#compare-table", "hybrid · second")
+    assert page.locator("#compare-result .variant").count() == 7
+    page.get_by_role("tab", name="Map").click()
+    page.wait_for_selector("#map .js-plotly-plot .scatterlayer .point")
+    page.get_by_label("The LLM’s input space").check()
+    page.wait_for_selector("#map .js-plotly-plot .scatterlayer .point")
+
+
+def test_a_model_that_fails_to_load_is_told_and_the_page_goes_on(open_page: Open, demo_home: Path) -> None:
+    broken = locations.bundles() / "broken"
+    broken.mkdir()
+    shutil.copyfile(locations.bundles() / "second" / MANIFEST_FILE, broken / MANIFEST_FILE)
+    shutil.copyfile(locations.bundles() / "second" / "catalogue.jsonl", broken / "catalogue.jsonl")
+    try:
+        page = open_page()
+        predicted(page)
+        page.get_by_label("Model", exact=True).click()
+        page.get_by_role("option", name="broken").click()
+        expect_text(page, ".toast-wrap", "This bundle is incomplete")
+        assert str(demo_home) not in page.content()
+        assert "Traceback" not in page.content()
+        page.get_by_label("Model", exact=True).click()
+        page.get_by_role("option", name="second").click()
+        expect_text(page, "#predictions .aside", "candidates")
+    finally:
+        shutil.rmtree(broken)
+
+
+def test_training_is_followed_live_and_found_again_after_a_reload(open_page: Open) -> None:
+    run = locations.bundles() / "live.training"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    step = json.loads((locations.bundles() / "first" / LOG_FILE).read_text().splitlines()[0])
+
+    def log(number: int) -> None:
+        with (run / LOG_FILE).open("a") as stream:
+            stream.write(json.dumps({**step, "step": number, "total_steps": 50}) + "\n")
+
+    try:
+        log(0)
+        page = open_page()
+        page.get_by_role("tab", name="Training").click()
+        expect_text(page, "#run-facts", "step 1 of 50")
+        expect_text(page, "#run-facts", "● running")
+        log(1)
+        expect_text(page, "#run-facts", "step 2 of 50")
+        page.wait_for_selector("#run-curves .js-plotly-plot")
+        page.reload()
+        page.get_by_role("tab", name="Training").click()
+        expect_text(page, "#run-facts", "step 2 of 50")
+        log(2)
+        expect_text(page, "#run-facts", "step 3 of 50")
+    finally:
+        shutil.rmtree(run)
+
+
+def test_evaluation_and_api_can_be_read(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_role("tab", name="Evaluation").click()
+    expect_text(page, "#paper", "LLaRA (SASRec)")
+    page.wait_for_selector("#intervals .js-plotly-plot")
+    page.get_by_role("tab", name="API").click()
+    expect_text(page, "#api-help", "/recommend")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_light_and_dark_wide_and_narrow(open_page: Open, scheme: str, width: int) -> None:
+    page = open_page(width=width, scheme=scheme)
+    predicted(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.body.classList.contains('dark')") is (scheme == "dark")
+    for selector in (
+        ".masthead h1",
+        "#history .name",
+        "#predictions .name",
+        "#prompt .item.candidate",
+        "#prompt .token",
+    ):
+        ratio = page.evaluate(CONTRAST, selector)
+        assert ratio >= 4.5, f"{selector}: contrast {ratio:.2f}"
+    unlabelled = page.evaluate(
+        """() => [...document.querySelectorAll('#users button, #history button, input, textarea')]
+            .filter(e => e.offsetParent && !(e.innerText || e.ariaLabel || e.labels?.length
+                || e.closest('label') || e.getAttribute('aria-labelledby')))
+            .map(e => e.outerHTML)"""
+    )
+    assert unlabelled == []
+    page.locator("[data-colours]").click()
+    assert page.evaluate("document.body.classList.contains('dark')") is (scheme == "light")
+
+
+def test_without_a_model_the_page_says_what_to_do(
+    open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLARA_HOME", str(tmp_path))
+    served = launch(Workbench(tmp_path / "llara.db"), Address())
+    try:
+        page = open_page(served.local_url)
+        expect_text(page, "#no-bundle", "llara-app quickstart")
+        for tab in ("Compare", "Map", "Training", "Evaluation"):
+            page.get_by_role("tab", name=tab).click()
+        expect_text(page, "#evaluated, #paper", "GPT-4")
+    finally:
+        served.close(verbose=False)
+
+
+# The ratio of WCAG 2 between an element's text and the nearest ground that is painted behind it.
+CONTRAST = """selector => {
+    const rgb = text => text.match(/[\\d.]+/g).map(Number);
+    const linear = c => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    const element = document.querySelector(selector);
+    let ground = element;
+    while (ground && (rgb(getComputedStyle(ground).backgroundColor)[3] ?? 1) === 0) ground = ground.parentElement;
+    const [a, b] = [getComputedStyle(element).color, getComputedStyle(ground ?? document.body).backgroundColor]
+        .map(text => light(rgb(text))).sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05);
+}"""
