@@ -40,11 +40,17 @@ def demo(
     """Serve the demo: explore, compare, map, training and evaluation in the browser."""
     from demo.server import Address, launch
     from demo.workbench import Workbench
+    from llara_app.demo_bundle import install_demo
+    from llara_app.models.manifest import list_bundles
 
     address = Address(host, port, user, password)
     if not address.is_loopback:
         guarded = "" if address.auth else " without a password"
         note(f"warning: {host} lets other machines reach this demo{guarded}; anyone there can use your models.")
+    if bundle is None and next(list_bundles(), None) is None:
+        note("No bundle yet: beginning with the trained demo of the package.")
+        with settings().open_store() as store:
+            install_demo(store)
     workbench = Workbench(settings().db or locations.database(), bundle=bundle, engine=engine)
     served = launch(workbench, address, open_browser=open_browser)
     note(f"The demo is at {served.local_url}  (Ctrl-C ends it)")

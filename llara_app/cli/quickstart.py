@@ -27,24 +27,32 @@ REDRAWS = 3
 USERS_SHOWN = 3
 
 
-@click.command(cls=Command, epilog=examples("llara-app quickstart", "llara-app quickstart --steps 100"))
+@click.command(
+    cls=Command,
+    epilog=examples("llara-app quickstart", "llara-app quickstart --shipped", "llara-app quickstart --steps 500"),
+)
 @click.option("--steps", type=click.IntRange(1), default=STEPS, show_default=True, help="Of fine-tuning.")
-def quickstart(steps: int) -> None:
+@click.option("--shipped", is_flag=True, help="Use the trained bundle that comes with the package; train nothing.")
+def quickstart(steps: int, shipped: bool) -> None:
     """Demo data, an encoder, curriculum fine-tuning of the nano LLM, evaluation, recommendations.
 
     Real films, simulated viewers. Takes about five minutes on two cores; what is already there is kept.
     """
     from llara_app.datasets.sources import DEMO, ensure_dataset
+    from llara_app.demo_bundle import install_bundle
 
     started = time.perf_counter()
     with settings().open_store() as store:
         with _stage(1, "The demo data: real films, simulated viewers"):
             info = ensure_dataset(store, DEMO)
             note(f"  {info.num_users:,} viewers, {info.num_items:,} films, {info.num_interactions:,} views")
-        with _stage(2, "A sequential recommender (SASRec) learns from the views alone"):
-            encoder = ensure_encoder(store, DEMO, "sasrec", PROTOCOL, None, max_epochs=ENCODER_EPOCHS)
-        with _stage(3, "The nano LLM learns to read titles and behaviour tokens, from easy to hard"):
-            folder = _train(store, encoder, steps)
+        if shipped:
+            folder = install_bundle()
+        else:
+            with _stage(2, "A sequential recommender (SASRec) learns from the views alone"):
+                encoder = ensure_encoder(store, DEMO, "sasrec", PROTOCOL, None, max_epochs=ENCODER_EPOCHS)
+            with _stage(3, "The nano LLM learns to read titles and behaviour tokens, from easy to hard"):
+                folder = _train(store, encoder, steps)
         with _stage(4, f"Evaluation on viewers it never saw, {REDRAWS} draws of 20 candidates each"):
             evaluation, alone, recommender, ceiling = evaluate_bundle(store, folder, redraws=REDRAWS)
         with _stage(5, "Recommendations"):
@@ -63,9 +71,9 @@ def quickstart(steps: int) -> None:
         )
         return
     assert ceiling is not None, "the demo's process is known"
-    systems = {BUNDLE: evaluation, "SASRec alone": alone, CEILING: ceiling}
+    systems = {folder.name: evaluation, "SASRec alone": alone, CEILING: ceiling}
     print_evaluations("The right one of 20 candidates", systems)
-    print_difference(f"{BUNDLE} minus SASRec alone", evaluation.compare(alone))
+    print_difference(f"{folder.name} minus SASRec alone", evaluation.compare(alone))
     for user, result in recommendations.items():
         print_table(
             f"{user} watched ... {', '.join(item.title for item in result.history[-3:])}",
@@ -74,11 +82,11 @@ def quickstart(steps: int) -> None:
         )
     note(f"\nDone in {seconds / 60:.1f} minutes. The viewers are simulated; the films are real. What to try next:")
     for line in (
-        f"llara-app prompt --bundle {BUNDLE} --user {next(iter(recommendations))}",
-        f"llara-app evaluate {BUNDLE} --mode text",
+        f"llara-app prompt --bundle {folder.name} --user {next(iter(recommendations))}",
+        f"llara-app evaluate {folder.name} --mode text",
         "llara-app tui",
         "llara-app demo",
-        f"llara-app export {BUNDLE}",
+        f"llara-app export {folder.name}",
         "llara-app data import movielens FOLDER --name movielens, then llara-app train --dataset movielens",
     ):
         note(f"  {line}")

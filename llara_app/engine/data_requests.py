@@ -28,16 +28,19 @@ DEMO = "demo"
 
 @dataclass(frozen=True, slots=True)
 class ImportDemo:
-    """Import the demo dataset that the package carries."""
+    """Import the demo dataset that the package carries, and put its trained bundle among the kept ones."""
 
     db: Path
     name: str = DEMO
 
     def run(self, models: Models) -> DatasetInfo:
         from llara_app.datasets.demo import load_demo
+        from llara_app.demo_bundle import install_bundle
 
         models.tell("simulating the demo's viewers")
-        return _import(self.db, self.name, load_demo(), replace=False, tell=models.tell)
+        info = _import(self.db, self.name, load_demo(), replace=False, tell=models.tell)
+        install_bundle()
+        return info
 
 
 @dataclass(frozen=True, slots=True)
