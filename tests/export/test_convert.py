@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +23,6 @@ from llara_app.prompts import PromptTokenizer
 from llara_app.ranking.gguf_file import GGUFFile, Key
 from llara_app.ranking.llama_cpp_context import LlamaCppContext
 from tests.tiny_llm import CORPUS, make_config, make_llm, make_tokenizer
-from train.export import convert as convert_module
 from train.export.convert import convert
 from train.export.gguf_tokenizer import _LLAMA3, _QWEN2, _TEKKEN, read_vocabulary
 
@@ -168,17 +169,50 @@ def test_values_that_are_not_finite_leave_no_file(tmp_path: Path, value: float) 
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from llara_app.errors import LlaraError
+from train.export.checkpoint import Checkpoint, write_checkpoint
+from train.export.convert import convert
+from train.export.quantize import quantize
+from llara_app.files import whole_folder
+
+folder = Path(sys.argv[1])
+convert(folder, folder / "source.gguf")
+checkpoint = Checkpoint(folder)
+
+def merge():
+    with whole_folder(folder / "merged") as scratch:
+        write_checkpoint(scratch, checkpoint.specs, checkpoint.read, what="")
+
+# A limit on the size of files fails as a full disk does: in the middle of a write.
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for write in (
+    merge,
+    lambda: convert(folder, folder / "out.gguf"),
+    lambda: quantize(folder / "source.gguf", folder / "out.gguf", "Q8_0"),
+):
+    try:
+        write()
+    except LlaraError as error:
+        print(error.title)
+    else:
+        raise AssertionError("it should have failed")
+"""
+
+
+def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     make_llm(tmp_path, "llama")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(convert_module.gguf.GGUFWriter, "write_tensor_data", full)
-    with pytest.raises(OSError, match="No space"):
-        convert(tmp_path, tmp_path / "model.gguf")
-    assert not list(tmp_path.glob("*.gguf*"))
-    assert not list(tmp_path.glob(".*"))
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split("\n")[:3] == [
+        "The weights cannot be written",
+        "The GGUF file cannot be written",
+        "llama.cpp could not quantize to Q8_0",
+    ]
+    left = {path.name for path in tmp_path.iterdir()} - {"config.json", "generation_config.json", "model.safetensors"}
+    assert {name for name in left if not name.startswith("tokenizer")} == {"source.gguf"}
 
 
 @pytest.mark.parametrize("kept", [0, 3, 200, -64])

@@ -12,12 +12,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llara_app.errors import BundleError
+from llara_app.errors import BundleError, LlaraError
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 30
 """A shard is held in memory while it is written; a single larger tensor makes a shard of its own."""
+
+SPACE_HINT = "Free some space and run the command again; it goes on where it was."
 
 HINT = "Copy the model again from where it was whole."
 
@@ -129,6 +131,10 @@ def write_checkpoint(
         specs: what will be written, in order.
         read: gives the tensor of a name, as its spec says.
         what: what `progress` is told.
+
+    Raises:
+        LlaraError: there is no space.
+        BundleError: a value is not finite, or overflows its type.
     """
     shards = _plan_shards(specs, shard_bytes)
     names = [WEIGHTS_FILE]
@@ -142,7 +148,10 @@ def write_checkpoint(
             require_finite(tensors[name], f"{name} as {specs[name].dtype}")
             done += 1
             progress(what, done, len(specs))
-        save_file(tensors, folder / file_name, metadata={"format": "pt"})
+        try:
+            save_file(tensors, folder / file_name, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise LlaraError("The weights cannot be written", f"{folder / file_name}: {error}", SPACE_HINT) from error
     if len(shards) > 1:
         index = {
             "metadata": {"total_size": sum(spec.nbytes for spec in specs.values())},

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 
-from llara_app.errors import BundleError, UsageError
+from llara_app.errors import BundleError, LlaraError, UsageError
 from llara_app.files import whole_file
-from train.export.checkpoint import Checkpoint, Progress, silent
+from train.export.checkpoint import SPACE_HINT, Checkpoint, Progress, silent
 from train.export.gguf_tokenizer import read_vocabulary
 
 ARCHITECTURES = {
@@ -88,6 +88,7 @@ def convert(
     Raises:
         UsageError: the architecture is not supported.
         BundleError: the checkpoint is damaged, or its values are not finite or overflow `dtype`.
+        LlaraError: there is no space.
     """
     config = read_config(folder)
     require_convertible(config, folder)
@@ -120,6 +121,9 @@ def convert(
             for done, hf_name in enumerate(names, start=1):
                 writer.write_tensor_data(_values(hf_name, checkpoint.read(hf_name), config, dtype))
                 progress(f"writing {output.name}", done, len(names))
+        except OSError as error:
+            # numpy reports a short write in numbers of values and without an errno.
+            raise LlaraError("The GGUF file cannot be written", f"{output}: {error}", SPACE_HINT) from error
         finally:
             writer.close()
 
