@@ -66,6 +66,11 @@ class Core:
         self._engine: Asks | None = None
         self._importer: Asks | None = None
 
+    @property
+    def db_option(self) -> Path | None:
+        """The database as a command must be told it; None for the default one."""
+        return None if self.db == locations.database() else self.db
+
     # The store
 
     def store(self) -> Store:

@@ -58,6 +58,11 @@ def percent(probability: float) -> str:
     return f"{100 * probability:4.1f}%" if probability < 0.9995 else " 100%"
 
 
+def shown_milliseconds(value: float) -> str:
+    """A short time."""
+    return f"{value:.0f} ms"
+
+
 def date(time: int | None) -> str:
     """A day, or blank where the time is unknown or no calendar's."""
     if time is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -206,7 +207,8 @@ class FakeEngine:
     def __init__(self) -> None:
         self.lane = Lane("fake engine")
         self.asked: list[Any] = []
-        self.delay = 0.0
+        self.gate = threading.Event()
+        self.gate.set()
         self.failure: LlaraError | None = None
         self.closed = 0
         self.tell: Tell = lambda text, fraction=None: None
@@ -226,10 +228,8 @@ class FakeEngine:
     def _run(self, request: Any, progress: Tell | None) -> Any:
         self.asked.append(request)
         self.tell = progress or (lambda text, fraction=None: None)
-        deadline = time.monotonic() + self.delay
-        while time.monotonic() < deadline:
-            self.tell("loading")
-            time.sleep(0.01)
+        self.tell("loading")
+        self.gate.wait()
         if self.failure is not None:
             raise self.failure
         if isinstance(request, Neighbourhood):

@@ -186,13 +186,14 @@ async def test_superseded_predictions_are_taken_back(app: LlaraTui, engine: Fake
     async with app.run_test(size=(140, 45)) as pilot:
         await predicted(pilot)
         engine.asked.clear()
-        engine.delay = 0.3
-        for _ in range(12):
+        engine.gate.clear()
+        for _ in range(6):
             await pilot.press("m")
+        await until(pilot, lambda: app.workspace.mode is PromptMode.BEHAVIOUR)
+        engine.gate.set()
         await predicted(pilot)
-        asked = [each for each in engine.asked if isinstance(each, Predict)]
-        assert len(asked) < 12
-        assert asked[-1].mode is app.workspace.mode
+        asked = [each.mode for each in engine.asked if isinstance(each, Predict)]
+        assert asked == [PromptMode.TEXT, PromptMode.BEHAVIOUR]
 
 
 async def test_copying_keeps_a_file_in_case_the_terminal_does_not(app: LlaraTui, llara_home: Path) -> None:

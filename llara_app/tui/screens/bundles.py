@@ -204,7 +204,7 @@ class Bundles(Room):
 
     async def _start(self, kind: str, folder: Path, arguments: list[str]) -> None:
         start: Callable[[], Job] = lambda: start_job(  # noqa: E731
-            kind, str(folder), [kind, str(folder), *arguments], db=self.tui.core.db
+            kind, str(folder), [kind, str(folder), *arguments], db=self.tui.core.db_option
         )
         job = await self.tui.core.background.run(start)
         self.notify(job.command, title=f"{kind} is running", markup=False)

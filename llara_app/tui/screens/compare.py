@@ -16,7 +16,7 @@ from textual.widgets import Static
 from llara_app.tui import opening
 from llara_app.tui.screens.dialogs import Choose, Option
 from llara_app.tui.screens.room import Room
-from llara_app.tui.text import bar, fit, percent, title
+from llara_app.tui.text import bar, fit, percent, shown_milliseconds, title
 from llara_app.tui.widgets.lines import LineList
 from llara_app.tui.widgets.panes import TRUE_MARK
 
@@ -158,7 +158,9 @@ class CompareRoom(Room):
             comparison = await self.tui.core.ask(request, self._tell)
             lines.show(comparison, workspace.session.truth)
             self.query_one("#agreement", Static).update(describe_agreement(comparison))
-            times = ", ".join(f"{column.label} {column.milliseconds:.0f} ms" for column in comparison.columns)
+            times = ", ".join(
+                f"{column.label} {shown_milliseconds(column.milliseconds)}" for column in comparison.columns
+            )
             pane.border_subtitle = times
         pane.remove_class("-waiting")
 

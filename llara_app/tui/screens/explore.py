@@ -18,6 +18,7 @@ from textual.widgets import Button, Input, Static
 from llara_app.errors import LlaraError
 from llara_app.tui import opening
 from llara_app.tui.screens.explore_edits import ExploreEdits
+from llara_app.tui.text import shown_milliseconds
 from llara_app.tui.widgets.lines import LineList
 from llara_app.tui.widgets.modes import MODES, ModeBar
 from llara_app.tui.widgets.panes import PAGE, HistoryList, RankedList, UserList
@@ -254,7 +255,9 @@ class Explore(ExploreEdits):
             explanation = await self.tui.core.ask(request)
             self.query_one(HistoryList).explain(explanation)
             title = explanation.target.title
-            self.query_one("#history-pane").border_subtitle = f"why {title[:40]}? {explanation.milliseconds:.0f} ms"
+            self.query_one(
+                "#history-pane"
+            ).border_subtitle = f"why {title[:40]}? {shown_milliseconds(explanation.milliseconds)}"
 
     @on(PromptView.TokenHighlighted)
     @work(exclusive=True, group="neighbours")

@@ -13,7 +13,7 @@ from llara_app.errors import LlaraError
 from llara_app.tui import opening
 from llara_app.tui.screens.dialogs import AskText, Choose, Confirm, Option
 from llara_app.tui.screens.room import Room
-from llara_app.tui.text import size
+from llara_app.tui.text import shown_milliseconds, size
 from llara_app.tui.widgets.modes import ModeBar
 from llara_app.tui.widgets.panes import HistoryList, RankedList, UserList
 from llara_app.tui.widgets.prompt_view import PromptView
@@ -67,7 +67,7 @@ class ExploreEdits(Room):
         pane = self.query_one("#ranked-pane")
         pane.remove_class("-waiting")
         self.query_one(RankedList).show(recommendation, workspace.session.truth)
-        pane.border_subtitle = f"{recommendation.engine} · {recommendation.milliseconds:.0f} ms"
+        pane.border_subtitle = f"{recommendation.engine} · {shown_milliseconds(recommendation.milliseconds)}"
         line = "★ came next  # encoder's rank  ▲▼ against it"
         pane.border_title = f"Next · {workspace.model.folder.name}"
         self.query_one("#model", Static).update(line)

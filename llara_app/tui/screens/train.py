@@ -95,7 +95,7 @@ class Train(Room):
     def compose_room(self) -> ComposeResult:
         with Horizontal(id="train"):
             with Vertical(id="form-pane", classes="pane"):
-                yield TrainingForm()
+                yield TrainingForm(self.tui.core.db_option)
             with Vertical(id="run-pane", classes="pane"):
                 yield RunLines()
                 yield Static("", id="run-facts", markup=False)
@@ -154,7 +154,7 @@ class Train(Room):
         from llara_app.training_runs import start_training
 
         with self.tui.reported():
-            run = await self.tui.core.background.run(start_training, event.settings, db=self.tui.core.db)
+            run = await self.tui.core.background.run(start_training, event.settings)
             self.notify(f"{run.name} is starting. It goes on when you quit.", markup=False)
             lines = self.query_one(RunLines)
             lines.show([RunState(run, JobStatus.RUNNING, (), ()), *lines.states])
@@ -193,7 +193,7 @@ class Train(Room):
     async def action_resume(self) -> None:
         with self.tui.reported():
             run = self._run()
-            await self.tui.core.background.run(lambda: run.resume(db=self.tui.core.db))
+            await self.tui.core.background.run(lambda: run.resume(db=self.tui.core.db_option))
             self.look()
 
     @work(exclusive=True, group="dialog")

@@ -86,7 +86,7 @@ class UserList(LineList):
         if user.title is not None:
             name_width = min(name_width, max(8, len(user.user_id) + 1))
         text = Text().append("✎" if user.custom else " ", self.part("lines--accent"))
-        text.append(fit(user.user_id, name_width))
+        text.append(title(user.user_id, name_width))
         if user.title is not None:
             text.append(title(user.title.title, width - 6 - name_width), self.part("lines--muted"))
         return text.append(f"{user.history_length:>4} ", self.part("lines--muted"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from textual import on
@@ -40,6 +41,10 @@ class TrainingForm(VerticalScroll):
         settings: TrainSettings
 
     can_focus = False
+
+    def __init__(self, db: Path | None) -> None:
+        super().__init__()
+        self._db = db
 
     def compose(self) -> ComposeResult:
         yield from self._row("Dataset", Select[str]([], id="dataset", prompt="which?", compact=True))
@@ -100,6 +105,7 @@ class TrainingForm(VerticalScroll):
             batch_size=self._number("batch_size", int),
             learning_rate=self._number("learning_rate", float),
             lora_rank=self._number("lora_rank", int),
+            extra=("--db", str(self._db)) if self._db is not None else (),
         )
 
     @on(Input.Changed)

@@ -1,0 +1,90 @@
+"""Nothing holds the interface up: what is imported before the first paint, and the heartbeat under load."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from llara_app.engine import EngineProcess
+from llara_app.store import Store
+from llara_app.tui.app import LlaraTui
+from llara_app.tui.core import Core
+from tests.tui.fakes import films_source, make_bundle, until
+
+HEAVY = ("torch", "transformers", "polars", "numpy", "sqlite_utils", "pydantic", "gradio")
+LONGEST_PAUSE = 1.0
+"""Seconds, for a busy machine; what an idle one gives is measured by benchmarks/tui_responsiveness.py."""
+
+
+def test_nothing_heavy_is_imported_before_the_first_paint() -> None:
+    script = (
+        "import sys, llara_app.tui.app, llara_app.tui.screens.explore\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_screens_and_widgets_know_no_sql_and_no_torch() -> None:
+    import llara_app.tui
+
+    for path in Path(llara_app.tui.__path__[0]).rglob("*.py"):
+        source = path.read_text()
+        for word in ("import torch", "import sqlite", "SELECT ", "from train", "import train"):
+            assert word not in source, f"{path.name}: {word}"
+
+
+@pytest.mark.slow
+async def test_heartbeat_while_a_model_loads_a_search_runs_and_an_import_goes_on(
+    store: Store, tmp_path: Path
+) -> None:
+    from llara_app.engine.data_requests import ImportDemo
+
+    make_bundle(store)
+    # Real worker processes: the bundle is no real one, so loading it imports torch and then fails.
+    app = LlaraTui(Core(store.path, engine=EngineProcess, importer=EngineProcess))
+    pauses: list[float] = []
+
+    async def beat() -> None:
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(0.01)
+            now = time.perf_counter()
+            pauses.append(now - last - 0.01)
+            last = now
+
+    async with app.run_test(size=(140, 45)) as pilot:
+        await until(pilot, lambda: app.workspace.session is not None)
+        heart = asyncio.create_task(beat())
+        importing = asyncio.create_task(app.core.run_import(ImportDemo(store.path, "demo")))
+        for key in ("slash", *"user-01", "escape", "j", "j", "h", "k", "k"):
+            await pilot.press(key)
+        await importing
+        await until(pilot, lambda: bool(app.errors), seconds=240)
+        heart.cancel()
+    assert len(pauses) > 10
+    assert max(pauses) < LONGEST_PAUSE
+    assert [info.name for info in store.datasets()] == ["demo", "films"]
+
+
+def test_a_cancelled_import_leaves_nothing(tmp_path: Path) -> None:
+    from llara_app.engine.data_requests import ImportDemo
+
+    async def run() -> None:
+        core = Core(tmp_path / "llara.db", engine=EngineProcess, importer=EngineProcess)
+        importing = asyncio.create_task(core.run_import(ImportDemo(core.db)))
+        await asyncio.sleep(0.3)
+        importing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await importing
+        core.close()
+
+    asyncio.run(run())
+    with Store(tmp_path / "llara.db") as store:
+        assert store.datasets() == []
+        store.import_dataset("films", films_source())
