@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from llara_app.catalogue import Catalogue, Item
 
-LEAST_SHARE = 0.34
+LEAST_SHARE = 0.25
 """Of the triples of what was typed that a title must have."""
 
 
