@@ -1,0 +1,69 @@
+"""The same training on LLMs of many kinds, and on two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llara_app.recommend import Recommender
+from tests.small_world import make_world
+from tests.tiny_llm import ARCHITECTURES
+from train.finetune import finetune, prepare_run, training_folder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_kind_of_llm_trains_loads_and_ranks(architecture: str, tmp_path: Path) -> None:
+    world = make_world(tmp_path, architecture)
+    spec = world.spec(max_steps=3, curriculum="direct")
+    prepare_run(world.store, spec, tmp_path / "bundle")
+    manifest = finetune(world.store, spec, tmp_path / "bundle", device="cpu")
+    assert manifest.llm.architecture == architecture
+    recommender = Recommender.load(tmp_path / "bundle", device="cpu")
+    result = recommender.recommend([recommender.catalogue[i] for i in range(4)], num_candidates=6)
+    assert sum(ranked.probability for ranked in result.items) == pytest.approx(1.0)
+    assert np.ptp([ranked.log_likelihood for ranked in result.items]) > 0
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """The same batches, the same schedule and, up to the order of sums, the same losses (the public code's
+    curriculum ignored the number of processes)."""
+    world = make_world(tmp_path)
+    spec = world.spec(lora_dropout=0.0, max_steps=5)
+    losses = {}
+    for processes in (1, 2):
+        output = tmp_path / f"bundle-{processes}"
+        prepare_run(world.store, spec, output)
+        program = tmp_path / "program.py"
+        program.write_text(
+            "import sys; from pathlib import Path\n"
+            "from llara_app.store import Store\n"
+            "from train.finetune import finetune, read_spec, training_folder\n"
+            "output = Path(sys.argv[2])\n"
+            "spec = read_spec(training_folder(output))\n"
+            "finetune(Store(sys.argv[1]), spec, output, device='cpu')\n"
+        )
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)),
+                *("--master-addr", "127.0.0.1", "--master-port", "0", "--rdzv-backend", "c10d"),
+                *("--rdzv-endpoint", "127.0.0.1:0", str(program)),
+                *(str(world.folder / "llara.db"), str(output)),
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+            check=True,
+            capture_output=True,
+            timeout=240,
+        )
+        assert not training_folder(output).exists()
+        log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+        assert [entry["step"] for entry in log] == list(range(5)), "one process writes the log"
+        losses[processes] = [(entry["loss"], entry["num_hybrid"]) for entry in log]
+    np.testing.assert_allclose(losses[1], losses[2], rtol=1e-4)
