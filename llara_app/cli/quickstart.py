@@ -57,11 +57,15 @@ def quickstart(steps: int, shipped: bool) -> None:
             evaluation, alone, recommender, ceiling = evaluate_bundle(store, folder, redraws=REDRAWS)
         with _stage(5, "Recommendations"):
             recommendations = _recommend(store, recommender)
+    with _stage(6, "Carry it away: merged weights and a quantized GGUF"):
+        gguf = _export(folder)
+        note(f"  {gguf}")
     seconds = time.perf_counter() - started
     if settings().as_json:
         print_json(
             {
                 "bundle": str(folder),
+                "gguf": str(gguf),
                 "seconds": seconds,
                 "evaluation": evaluation.as_document(),
                 "encoder": alone.as_document(),
@@ -86,7 +90,7 @@ def quickstart(steps: int, shipped: bool) -> None:
         f"llara-app evaluate {folder.name} --mode text",
         "llara-app tui",
         "llara-app demo",
-        f"llara-app export {folder.name}",
+        f"llara-app recommend --bundle {folder.name} --user {next(iter(recommendations))} --engine llama.cpp",
         "llara-app data import movielens FOLDER --name movielens, then llara-app train --dataset movielens",
     ):
         note(f"  {line}")
@@ -94,7 +98,7 @@ def quickstart(steps: int, shipped: bool) -> None:
 
 @contextmanager
 def _stage(number: int, title: str) -> Iterator[None]:
-    note(f"[{number}/5] {title}")
+    note(f"[{number}/6] {title}")
     started = time.perf_counter()
     yield
     note(f"      {time.perf_counter() - started:.0f} s")
@@ -127,6 +131,16 @@ def _train(store: Store, encoder: Path, steps: int) -> Path:
         prepare_run(store, spec, folder)
     run_training(store, spec, folder, None)
     return folder
+
+
+def _export(folder: Path) -> Path:
+    """The bundle's quantized GGUF; written now unless it is there."""
+    from train.export.run import ExportOptions, export_bundle
+
+    options = ExportOptions()
+    export_bundle(folder, options)
+    (quantization,) = options.quantizations
+    return next((folder / "gguf").glob(f"*{quantization}*.gguf"))
 
 
 def _recommend(store: Store, recommender: Recommender) -> dict[str, Recommendation]:
