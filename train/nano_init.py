@@ -1,7 +1,7 @@
 """A head start in copying: the first two layers begin as an induction circuit instead of as noise.
 
 To copy a title out of a list a model must find where the last few tokens stood before, and say what came next.
-From random weights that comes late: thousands of steps on two cores. The circuit is known, so it is written into the
+From random weights that comes late, after thousands of steps. The circuit is known, so it is written into the
 weights, and training starts from there:
 
 * layer 0, heads 0 to 2: look exactly one, two and three tokens back, and note down a sketch of what stands there;

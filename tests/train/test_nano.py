@@ -164,6 +164,7 @@ def test_an_untrained_model_already_looks_where_the_last_tokens_stood_before() -
     assert found.float().mean() > 0.5
 
 
+@pytest.mark.slow
 def test_a_short_training_run_learns_and_leaves_a_folder_that_loads(tmp_path: Path) -> None:
     output = tmp_path / "nano"
     log = nano.train_nano(output, max_steps=60, seed=1, tokenizer=shipped_tokenizer(), **TINY)
@@ -174,6 +175,7 @@ def test_a_short_training_run_learns_and_leaves_a_folder_that_loads(tmp_path: Pa
     assert load_llm(str(output)).model.config.num_hidden_layers == TINY["num_hidden_layers"]
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_folder_and_repeats_exactly(tmp_path: Path) -> None:
     first, second, other = tmp_path / "first", tmp_path / "second", tmp_path / "other"
     began = nano.train_nano(first, max_steps=4, seed=1, tokenizer=shipped_tokenizer(), **TINY)
@@ -207,6 +209,7 @@ def test_the_shipped_model_loads_and_reads_every_packaged_template() -> None:
         assert len(tokenizer.encode_text(find_template(domain).prompt)) < 60
 
 
+@pytest.mark.slow
 def test_the_shipped_model_answers_with_candidates() -> None:
-    result = evaluate_nano(nano_folder(), rows=32)
+    result = evaluate_nano(nano_folder(), rows=16)
     assert result["valid_ratio"] >= 0.9
