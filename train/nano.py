@@ -15,42 +15,25 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import click
-import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from llara_app.models.devices import choose_device
-from llara_app.models.item_vocabulary import ProjectedItems, Projector
-from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import load_llm
-from llara_app.prompts import PromptTokenizer
+from train.nano_batches import Reader, Skill, target_logits, weighted_loss
 from train.nano_evaluation import evaluate_nano
 from train.nano_init import prepare_to_copy
-from train.nano_text import (
-    LATENT_SIZE,
-    MAX_CANDIDATES,
-    MAX_HISTORY,
-    Document,
-    TextSource,
-    World,
-    choice_document,
-    repeated_document,
-    text_document,
-)
+from train.nano_text import TextSource
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +52,6 @@ WARM_UP_STEPS = 100
 DECAY_FROM = 0.6
 """The learning rate is constant up to this share of the run, then falls linearly to a twentieth."""
 
-SHORT_BATCH, LONG_BATCH = 1024, 3072
-"""Tokens of a batch while lists are short, and when they are long."""
-
-BATCHES_PER_POOL = 12
-"""Batches are cut from a pool of documents sorted by length, so that little of a batch is padding."""
-
 COPYING_HAS_COME = 0.9
 """Until this share of tokens is copied right, lists to repeat are nearly all that is read."""
 
@@ -86,10 +63,6 @@ CHOSEN_WELL = 0.5
 
 GROWTH = 1 / 300
 """How much of the way from the shortest to the longest lists one good batch goes."""
-
-TOGETHER = 0.75
-"""How much of the loss is about saying any of the candidates, and not about saying the right one: a model that
-answers outside the list is of no use, and while it cannot yet tell candidates apart the rest is noise to it."""
 
 RAMP = (0.0, 0.5)
 """Between these shares of the run lists lengthen at this pace at the least: the longest are what the model is for."""
@@ -146,226 +119,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> LlamaForC
         **settings,
     )
     return LlamaForCausalLM(config)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Documents side by side: ``[B, L]`` tensors, a ``[B, 1, L, L]`` additive mask, and sparse targets.
-
-    Attributes:
-        rows: ``[T]`` which of the flattened ``B * L`` positions is meant; each position once.
-        target_index: ``[K]`` into `rows`, for each of the K ``(position, token, weight)``.
-        target_tokens: ``[K]``.
-        target_weights: ``[K]``.
-        copied: ``[T]`` whether what follows the position can be copied: it lies behind an answer's first token.
-        chosen: ``[T]`` whether an answer begins behind the position, chosen for a reason.
-        free: ``[T]`` whether any of the position's targets will do.
-    """
-
-    input_ids: Tensor
-    position_ids: Tensor
-    attention_mask: Tensor
-    rows: Tensor
-    target_index: Tensor
-    target_tokens: Tensor
-    target_weights: Tensor
-    copied: Tensor
-    chosen: Tensor
-    free: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
-
-
-def collate(documents: Sequence[Document], pad_id: int) -> Batch:
-    """Documents as one batch, padded on the right; a branch sees its document's text and itself."""
-    length = max(map(len, documents))
-    input_ids = np.full((len(documents), length), pad_id)
-    positions = np.zeros_like(input_ids)
-    segments = np.full_like(input_ids, -1)
-    rows: dict[int, int] = {}
-    copied: list[bool] = []
-    chosen: list[bool] = []
-    free: list[bool] = []
-    index, tokens, weights = [], [], []
-    for row, document in enumerate(documents):
-        start = len(document.ids)
-        input_ids[row, :start] = document.ids
-        positions[row, :start] = np.arange(start)
-        segments[row, :start] = 0
-        for number, branch in enumerate(document.branches, start=1):
-            end = start + len(branch)
-            input_ids[row, start:end] = branch
-            positions[row, start:end] = len(document.ids) + np.arange(len(branch))
-            segments[row, start:end] = number
-            start = end
-        for position, token, weight in document.targets:
-            place = row * length + position
-            if place not in rows:
-                rows[place] = len(rows)
-                copied.append(position >= document.copied_from)
-                starts_answer = bool(document.branches) and position == document.copied_from - 1
-                chosen.append(starts_answer and not document.free)
-                free.append(document.free)
-            index.append(rows[place])
-            tokens.append(token)
-            weights.append(weight)
-    parts = torch.from_numpy(segments)
-    seen = (parts[:, None, :] == 0) | (parts[:, None, :] == parts[:, :, None])
-    seen &= torch.ones(length, length, dtype=torch.bool).tril()
-    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
-    return Batch(
-        torch.from_numpy(input_ids),
-        torch.from_numpy(positions),
-        mask[:, None],
-        torch.tensor(list(rows)),
-        torch.tensor(index),
-        torch.tensor(tokens),
-        torch.tensor(weights, dtype=torch.float32),
-        torch.tensor(copied),
-        torch.tensor(chosen),
-        torch.tensor(free),
-    )
-
-
-@dataclass
-class Skill:
-    """How well the model does two things, as running means over batches.
-
-    Attributes:
-        copying: the share of tokens that are right where they can be copied.
-        choosing: how far the first token of answers is from what a perfect model would say, in nats.
-    """
-
-    copying: float = 0.0
-    choosing: float = math.log(MAX_CANDIDATES)
-
-    def update(self, batch: Batch, logits: Tensor) -> None:
-        """Take in one batch and its ``[T, V]`` logits."""
-        index, tokens = batch.target_index, batch.target_tokens
-        if batch.copied.any():
-            # A copied token is right if it is one of those that may follow: all of them are targets.
-            right = torch.zeros_like(batch.copied)
-            right[index[logits.argmax(-1)[index] == tokens]] = True
-            self.copying += 0.05 * (right[batch.copied].float().mean().item() - self.copying)
-        if batch.chosen.any():
-            totals = torch.zeros(len(batch.rows), device=logits.device).index_add(0, index, batch.target_weights)
-            wanted = batch.target_weights / totals[index]
-            distance = torch.xlogy(wanted, wanted) - wanted * logits.log_softmax(-1)[index, tokens]
-            nats = distance[batch.chosen[index]].sum().item() / int(batch.chosen.sum())
-            self.choosing += 0.05 * (nats - self.choosing)
-
-
-def target_logits(model: LlaraModel, batch: Batch) -> Tensor:
-    """Next-token logits at the positions that have targets, ``[T, V]``."""
-    llm = cast(LlamaForCausalLM, model.llm)
-    hidden = llm.model(
-        inputs_embeds=model.item_vocabulary(batch.input_ids),
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state
-    logits: Tensor = llm.lm_head(hidden.flatten(0, 1)[batch.rows])
-    return logits.float()
-
-
-def weighted_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """Mean cross-entropy over the weighted targets.
-
-    Of each position's targets :data:`TOGETHER` counts whether any was said, the rest which of them; at free positions
-    only the first counts.
-    """
-    index, weights = batch.target_index, batch.target_weights
-    log_probabilities = logits.log_softmax(-1)[index, batch.target_tokens]
-    zeros = torch.zeros(len(batch.rows), device=logits.device)
-    together = zeros.index_add(0, index, log_probabilities.exp()).clamp_min(1e-12).log()
-    share = torch.where(batch.free, 1.0, TOGETHER)[index]
-    found = share * together[index] + (1 - share) * log_probabilities
-    return -(weights * found).sum() / weights.sum()
-
-
-WORLD_SHARES: dict[World, float] = {
-    "random": 0.45,
-    "sequels": 0.15,
-    "vectors": 0.1,
-    "films": 0.2,
-    "film-vectors": 0.1,
-}
-
-
-class Reader:
-    """Draws batches that get harder as `level` goes from 0 (a few titles) to 1 (twenty candidates)."""
-
-    def __init__(self, source: TextSource, tokenizer: PreTrainedTokenizerFast) -> None:
-        self.source = source
-        self.rng = source.rng
-        self.pad_id = cast(int, tokenizer.pad_token_id)
-        self.vocabulary_size = len(tokenizer)
-        self.prompts = PromptTokenizer(tokenizer, self.vocabulary_size, num_items=1 << 30)
-        self.level = 0.0
-        self.copies = False
-
-    def pool(self, tokens: int) -> tuple[list[Document], np.ndarray]:
-        """Documents of about `tokens` tokens together, and the vectors of the items in them, ``[n_items, 64]``."""
-        rng, level = self.rng, self.level
-        plain: list[Document] = []
-        # Until copying has come nothing else is read: facts to remember would only delay it.
-        plain_tokens = tokens * (0.4 - 0.3 * level if self.copies else 0.8)
-        while plain_tokens > 0:
-            if self.copies and rng.random() < 0.3 + 0.3 * level:
-                plain.append(text_document(self.prompts.encode_text(self.source.film_sentences(6)), 0.3))
-            else:
-                ids = self.prompts.encode_text(self.source.list_to_repeat(rng.randint(2, 6 + round(6 * level))))
-                plain.append(repeated_document(ids, self.prompts.eos_id))
-            plain_tokens -= len(plain[-1])
-        worlds, histories, candidates = self._choice_kinds(tokens * (0.6 + 0.3 * level if self.copies else 0.2))
-        choices, vectors = self.source.choices(worlds, histories, candidates)
-        for choice in choices:
-            count = len(choice.probabilities)
-            best = int(np.argmax(choice.probabilities))
-            branched = sorted({best, *rng.sample(range(count), min(count, 2))})
-            plain.append(choice_document(choice, self.prompts, branched))
-        return plain, vectors
-
-    def _choice_kinds(self, tokens: float) -> tuple[list[World], list[int], list[int]]:
-        rng, level = self.rng, self.level
-        worlds: list[World] = []
-        histories: list[int] = []
-        candidates: list[int] = []
-        names: list[World] = list(WORLD_SHARES) if self.copies else ["random"]
-        shares = [WORLD_SHARES[name] for name in names]
-        while tokens > 0:
-            longest = 3 + round((MAX_CANDIDATES - 3) * level)
-            most_seen = 1 + round((MAX_HISTORY - 1) * level)
-            candidates.append(longest if rng.random() < level * 0.8 else rng.randint(2, longest))
-            histories.append(rng.randint(min(3, most_seen), most_seen) if rng.random() < 0.9 else 0)
-            worlds.append(rng.choices(names, shares)[0])
-            tokens -= 40 + 8 * (candidates[-1] + histories[-1])
-        return worlds, histories, candidates
-
-    def batches(self, model: LlamaForCausalLM) -> Iterator[tuple[LlaraModel, Batch]]:
-        """Batches without end, each with the model around a projector that was drawn for it alone."""
-        while True:
-            tokens = round(SHORT_BATCH + (LONG_BATCH - SHORT_BATCH) * self.level)
-            documents, vectors = self.pool(tokens * BATCHES_PER_POOL)
-            documents.sort(key=len)
-            groups: list[list[Document]] = [[]]
-            for document in documents:
-                if groups[-1] and (len(groups[-1]) + 1) * len(document) > tokens:
-                    groups.append([])
-                groups[-1].append(document)
-            self.rng.shuffle(groups)
-            table = torch.from_numpy(vectors).to(model.device)
-            for group in groups:
-                yield LlaraModel(model, self.random_projector(model, table)), collate(group, self.pad_id)
-
-    def random_projector(self, model: LlamaForCausalLM, vectors: Tensor) -> ProjectedItems:
-        """An untrained projector of the product's own shape, its vectors about as long as word vectors."""
-        items = ProjectedItems(vectors, Projector(LATENT_SIZE, model.config.hidden_size).to(model.device))
-        items.requires_grad_(False)
-        items.match_scale(cast(torch.nn.Embedding, model.get_input_embeddings()))
-        items.projector.output.weight.mul_(2 ** self.rng.uniform(-1, 1))
-        return items
 
 
 def train_nano(

@@ -19,6 +19,7 @@ from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import load_llm, nano_folder
 from llara_app.prompts import PromptMode, PromptTokenizer, find_template, prompt_title
 from train import nano
+from train.nano_batches import collate
 from train.nano_evaluation import evaluate_nano
 from train.nano_init import LOOK_BACK, prepare_to_copy
 from train.nano_text import DOMAINS, LATENT_SIZE, Choice, TextSource, World, choice_document, repeated_document
@@ -124,7 +125,7 @@ def test_branches_see_their_prompt_and_themselves() -> None:
     choice = next(c for c in choices if c.mode is PromptMode.HYBRID and len(c.probabilities) == 5)
     llara = LlaraModel(model, FixedItems(torch.randn(len(vectors), model.config.hidden_size) * 0.02))
     document = choice_document(choice, tokenizer, branched=[0, 3])
-    batch = nano.collate([document, repeated_document([5, 6], 0)], pad_id=1)
+    batch = collate([document, repeated_document([5, 6], 0)], pad_id=1)
     with torch.no_grad():
         together = llara(batch.input_ids, batch.attention_mask, batch.position_ids)[0]
         start = len(document.ids)
