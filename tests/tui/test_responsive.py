@@ -43,9 +43,11 @@ def test_screens_and_widgets_know_no_sql_and_no_torch() -> None:
 async def test_heartbeat_while_a_model_loads_a_search_runs_and_an_import_goes_on(
     store: Store, tmp_path: Path
 ) -> None:
-    from llara_app.engine.data_requests import ImportDemo
+    from llara_app.engine.data_requests import ImportFiles
 
     make_bundle(store)
+    table = tmp_path / "shop.csv"
+    table.write_text("user,item,time\n" + "".join(f"u{n // 20},i{n % 997},{n}\n" for n in range(40_000)))
     # Real worker processes: the bundle is no real one, so loading it imports torch and then fails.
     app = LlaraTui(Core(store.path, engine=EngineProcess, importer=EngineProcess))
     pauses: list[float] = []
@@ -61,7 +63,7 @@ async def test_heartbeat_while_a_model_loads_a_search_runs_and_an_import_goes_on
     async with app.run_test(size=(140, 45)) as pilot:
         await until(pilot, lambda: app.workspace.session is not None)
         heart = asyncio.create_task(beat())
-        importing = asyncio.create_task(app.core.run_import(ImportDemo(store.path, "demo")))
+        importing = asyncio.create_task(app.core.run_import(ImportFiles(store.path, "table", table, "shop")))
         for key in ("slash", *"user-01", "escape", "j", "j", "h", "k", "k"):
             await pilot.press(key)
         await importing
@@ -69,7 +71,7 @@ async def test_heartbeat_while_a_model_loads_a_search_runs_and_an_import_goes_on
         heart.cancel()
     assert len(pauses) > 10
     assert max(pauses) < LONGEST_PAUSE
-    assert [info.name for info in store.datasets()] == ["demo", "films"]
+    assert [info.name for info in store.datasets()] == ["films", "shop"]
 
 
 def test_a_cancelled_import_leaves_nothing(tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ class CompareRoom(Room):
         request = Compare(tuple(systems), workspace.session.items, candidates, workspace.num_candidates)
         with self.tui.reported():
             comparison = await self.tui.core.ask(request, self._tell)
+            pane.remove_class("-waiting")
             lines.show(comparison, workspace.session.truth)
             self.query_one("#agreement", Static).update(describe_agreement(comparison))
             times = ", ".join(
@@ -169,7 +170,9 @@ class CompareRoom(Room):
 
     @on(Progress)
     def progress(self, event: Progress) -> None:
-        self.query_one("#agreement", Static).update(f"◌ loading: {event.text} …")
+        # The last word on progress may come after the answer itself.
+        if self.query_one("#compare-pane").has_class("-waiting"):
+            self.query_one("#agreement", Static).update(f"◌ loading: {event.text} …")
 
     @work(exclusive=True, group="dialog")
     async def action_add_system(self) -> None:
