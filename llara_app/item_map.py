@@ -1,4 +1,4 @@
-"""Items as a picture: the encoder's item space and the LLM's input space, each seen from its two widest directions."""
+"""Items as a picture: the encoder's item space and the LLM's input space, each by its two widest directions."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class ProjectedItems(nn.Module):
 
     @torch.no_grad()
     def project(self, item_embeddings: Tensor) -> Tensor:
-        """Vectors ``[n, llm_size]`` of items that are not in the catalogue, by their embeddings ``[n, item_size]``."""
+        """Vectors ``[n, llm_size]`` of items outside the catalogue, by their embeddings ``[n, item_size]``."""
         projected: Tensor = self.projector((item_embeddings.float() - self.mean) / self.spread)
         return projected
 
