@@ -114,7 +114,7 @@ def launch(
             prevent_thread_lock=True,
             quiet=True,
             show_error=False,
-            # Without this, Gradio asks its own page for an answer within 3 s, and a busy machine cannot start the demo.
+            # Else Gradio wants an answer of its own page within 3 s, and a busy machine cannot start the demo.
             _frontend=False,
             ssr_mode=False,
             mcp_server=False,
