@@ -114,7 +114,8 @@ def save_bundle(
         write_whole(scratch / CATALOGUE_FILE, catalogue_lines(catalogue))
         _save_tensors(scratch / ITEMS_FILE, {"items": items.table()})
         _save_tensors(scratch / PROJECTOR_FILE, items.projector.state_dict())
-        cast(PeftModel, model.llm).save_pretrained(str(scratch / ADAPTER_FOLDER))
+        # The embeddings are never trained; "auto" would ask the hub whether they were resized.
+        cast(PeftModel, model.llm).save_pretrained(str(scratch / ADAPTER_FOLDER), save_embedding_layers=False)
         # PEFT writes a model card that says nothing; the bundle's manifest says it all.
         (scratch / ADAPTER_FOLDER / "README.md").unlink(missing_ok=True)
         tokenizer.save_pretrained(str(scratch / TOKENIZER_FOLDER))
