@@ -240,6 +240,7 @@ class ExploreEdits(Room):
     @work(exclusive=True, group="demo")
     async def open_demo(self) -> None:
         """Import the demo if it is not there yet, and open it."""
+        from llara_app.demo_bundle import install_bundle
         from llara_app.engine.data_requests import DEMO, ImportDemo
 
         with self.tui.reported():
@@ -248,6 +249,8 @@ class ExploreEdits(Room):
                 self.query_one("#welcome-progress", Static).update("Importing the demo …")
                 self.notify("Importing the demo …", timeout=2)
                 await self.tui.core.run_import(ImportDemo(self.tui.core.db))
+            else:
+                await self.tui.core.read(lambda _: install_bundle())
             self.open_dataset(DEMO)
 
     @work(exclusive=True, group="dialog")
