@@ -27,21 +27,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         whole.rename(folder)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place first and rename it when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as stream:
-        scratch = Path(stream.name)
-        try:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-            scratch.replace(path)
-        except BaseException:
-            scratch.unlink(missing_ok=True)
-            raise
-
-
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A scratch path for a large file that is renamed to `path` when the block ends well, and removed otherwise.
@@ -55,6 +40,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place first and rename it when whole."""
+    with whole_file(path) as scratch, scratch.open("wb") as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def file_sha256(path: Path) -> str:

@@ -1,0 +1,49 @@
+"""The trained demo that the package carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llara_app import locations
+from llara_app.demo_bundle import NAME, install_bundle, install_demo, shipped_bundle
+from llara_app.models.llm import fingerprint, nano_folder
+from llara_app.models.manifest import Manifest, find_bundle, list_bundles, read_catalogue
+from llara_app.recommend import Recommender
+from llara_app.store import Store
+
+LIMIT = 8 * 2**20
+
+
+def test_it_is_whole_small_and_fits_the_packaged_llm() -> None:
+    folder = shipped_bundle()
+    manifest = Manifest.read(folder)
+    manifest.verify(folder)
+    assert manifest.llm.name == "nano"
+    assert manifest.llm.fingerprint == fingerprint(nano_folder()), (
+        "the nano LLM was trained anew: so must the demo be"
+    )
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= LIMIT
+    assert sum(path.stat().st_size for path in nano_folder().iterdir()) <= LIMIT
+    assert "test rank hybrid torch" in manifest.metrics, "its figures come with it"
+
+
+def test_it_knows_the_demo_films(tmp_path: Path) -> None:
+    manifest = Manifest.read(shipped_bundle())
+    with Store(tmp_path / "llara.db") as store:
+        install_demo(store)
+        assert store.dataset(NAME).hash == manifest.dataset.hash
+        assert store.catalogue(NAME).hash == read_catalogue(shipped_bundle(), manifest.dataset).hash
+
+
+def test_installed_it_is_a_bundle_like_any_other() -> None:
+    folder = install_bundle()
+    assert folder == locations.bundles() / NAME
+    assert [found for found, _ in list_bundles()] == [folder]
+    (folder / "note.txt").write_text("mine")
+    assert install_bundle() == folder
+    assert (folder / "note.txt").exists(), "what lies there is left as it is"
+    recommender = Recommender.load(find_bundle(NAME), device="cpu")
+    history = [
+        recommender.catalogue.by_id[f"{name}-{year}"] for name, year in (("toy-story", 1995), ("toy-story-2", 1999))
+    ]
+    assert len(recommender.recommend(history, top_k=5).items) == 5
