@@ -12,8 +12,9 @@ import plotly.graph_objects as go
 from demo import charts, markup
 from demo.explore import QUICK
 from demo.failures import on_page
-from demo.results import METRICS, PAPER, PAPER_ROWS, Measured, measured, paper_interval
+from demo.results import PAPER, PAPER_ROWS, Measured, measured, paper_interval
 from demo.workbench import Workbench
+from llara_app.metric_names import METRICS
 
 CAUTION = (
     "Filled dots are measured here: means over redraws of the candidates, with 95 % bootstrap intervals over users. "

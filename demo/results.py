@@ -12,17 +12,10 @@ from typing import Any
 from demo.workbench import Workbench
 from llara_app.encoders.manifest import EncoderManifest, list_encoders
 from llara_app.errors import LlaraError
+from llara_app.metric_names import METRICS
 
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 """Result files of a checkout; an installed package has none."""
-
-METRICS = {
-    "hit_ratio_at_1": "HR@1",
-    "hit_ratio_at_5": "HR@5",
-    "ndcg_at_5": "NDCG@5",
-    "mrr": "MRR",
-    "valid_ratio": "ValidRatio",
-}
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ def _new_run(
 ) -> tuple[RunSpec, Path]:
     from llara_app.datasets.sources import ensure_dataset
     from llara_app.prompts import find_template
+    from llara_app.training_runs import free_output
     from train.config import RunSpec, make_config
     from train.finetune import prepare_run
 
@@ -149,20 +150,6 @@ def _new_run(
     )
     prepare_run(store, spec, output)
     return spec, output
-
-
-def free_output(dataset: str, llm: str, curriculum: str) -> Path:
-    """The first free place under the home for a new bundle."""
-    from llara_app import locations
-    from train.finetune import training_folder
-
-    name = f"{dataset}-{Path(llm).name}-{curriculum}"
-    number = 1
-    while True:
-        folder = locations.bundles() / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists() and not training_folder(folder).exists():
-            return folder
-        number += 1
 
 
 def _encoder(store: Store, dataset: str, name: str, protocol: str, device: str | None) -> Path:

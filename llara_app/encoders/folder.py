@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +19,7 @@ from llara_app.encoders.gru4rec import GRU4Rec
 from llara_app.encoders.manifest import MANIFEST_FILE, WEIGHTS_FILE, EncoderManifest
 from llara_app.encoders.sasrec import SASRec
 from llara_app.errors import BundleError, UsageError
+from llara_app.files import whole_folder
 
 VERSIONED_PACKAGES = ("llara-app", "torch", "safetensors", "numpy")
 
@@ -65,16 +65,9 @@ def save_encoder(
         metrics=dict(metrics or {}),
         versions={package: version(package) for package in VERSIONED_PACKAGES},
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        whole = Path(scratch) / "whole"
-        whole.mkdir()
-        (whole / WEIGHTS_FILE).write_bytes(weights)
-        (whole / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            # A folder cannot be renamed over a full one: the old one goes away with the scratch folder.
-            folder.rename(Path(scratch) / "replaced")
-        whole.rename(folder)
+    with whole_folder(folder) as scratch:
+        (scratch / WEIGHTS_FILE).write_bytes(weights)
+        (scratch / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
 
 

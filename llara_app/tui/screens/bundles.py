@@ -18,6 +18,7 @@ from textual.widgets import ProgressBar, Static
 
 from llara_app.errors import LlaraError
 from llara_app.jobs import Job, JobStatus, list_jobs, start_job
+from llara_app.metric_names import METRICS
 from llara_app.tui.screens.dialogs import Choose, Confirm, Option, ReadText
 from llara_app.tui.screens.room import Room
 from llara_app.tui.text import duration, fit, size
@@ -33,13 +34,6 @@ QUANTIZATIONS = {
     "Q5_K_M": "smaller",
     "Q4_K_M": "a quarter of f16, the usual choice for laptops",
     "f16": "not quantized",
-}
-METRICS = {
-    "hit_ratio_at_1": "HR@1",
-    "hit_ratio_at_5": "HR@5",
-    "ndcg_at_5": "NDCG@5",
-    "mrr": "MRR",
-    "valid_ratio": "ValidRatio",
 }
 
 
