@@ -35,7 +35,9 @@ PATIENCE = 90_000
 """Milliseconds that a browser waits at most: generous, for machines that are busy with other things."""
 
 
-@pytest.fixture(scope="session")
+# Of the package, not of the session: a server that goes on would keep this process busy, and the terminal app's tests
+# wait between keys until it is idle.
+@pytest.fixture(scope="package")
 def demo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("demo-home")
     before = os.environ.get(locations.HOME_VARIABLE)
@@ -54,7 +56,7 @@ def llara_home(demo_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return demo_home
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(demo_home: Path) -> World:
     """Two bundles of dataset ``small``, ``first`` and ``second``; the first four titles are hostile."""
     store = Store(locations.database())
@@ -76,12 +78,12 @@ def world(demo_home: Path) -> World:
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def workbench(world: World) -> Workbench:
     return Workbench(world.store.path, bundle="first")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served(workbench: Workbench) -> Iterator[Any]:
     """The page, served on a free port of this machine."""
     demo = launch(workbench, Address())
@@ -89,7 +91,7 @@ def served(workbench: Workbench) -> Iterator[Any]:
     demo.close(verbose=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def url(served: Any) -> str:
     return str(served.local_url)
 
@@ -105,8 +107,10 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """A browser for one module of tests: while Playwright's synchronous API is open its event loop counts as running,
+    and no test of another module could run one of its own."""
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed on this machine")
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -262,19 +262,21 @@ def test_light_and_dark_wide_and_narrow(open_page: Open, scheme: str, width: int
     assert page.evaluate("document.body.classList.contains('dark')") is (scheme == "light")
 
 
-def test_without_a_model_the_page_says_what_to_do(
-    open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def bare_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_home: Path) -> Iterator[str]:
+    """A page without data and without a bundle. Ask for it before `open_page`: its server outlives its pages."""
     monkeypatch.setenv("LLARA_HOME", str(tmp_path))
     served = launch(Workbench(tmp_path / "llara.db"), Address())
-    try:
-        page = open_page(served.local_url)
-        expect_text(page, "#no-bundle", "llara-app quickstart")
-        for tab in ("Compare", "Map", "Training", "Evaluation"):
-            page.get_by_role("tab", name=tab).click()
-        expect_text(page, "#paper", "GPT-4")
-    finally:
-        served.close(verbose=False)
+    yield str(served.local_url)
+    served.close(verbose=False)
+
+
+def test_without_a_model_the_page_says_what_to_do(bare_url: str, open_page: Open) -> None:
+    page = open_page(bare_url)
+    expect_text(page, "#no-bundle", "llara-app quickstart")
+    for tab in ("Compare", "Map", "Training", "Evaluation"):
+        page.get_by_role("tab", name=tab).click()
+    expect_text(page, "#paper", "GPT-4")
 
 
 # The ratio of WCAG 2 between an element's text and the nearest ground that is painted behind it.
