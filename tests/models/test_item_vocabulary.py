@@ -52,7 +52,7 @@ def test_an_unknown_item_is_refused() -> None:
 
 def test_item_vectors_start_as_long_as_words() -> None:
     words, items = make()
-    items.match_scale(words)
+    items.match_words(words)
     torch.testing.assert_close(items.table().pow(2).mean(), words.weight.pow(2).mean())
 
 

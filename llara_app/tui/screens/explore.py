@@ -157,9 +157,12 @@ class Explore(ExploreEdits):
             self.session_changed()
 
     @work(exclusive=True, group="search")
-    async def search(self, query: str) -> None:
+    async def search(self, query: str, choose: bool = False) -> None:
+        """Show the users that fit; `choose` the first of them."""
         with self.tui.reported():
             await self._search(query)
+            if choose:
+                self.query_one(UserList).action_select()
 
     async def _search(self, query: str) -> list[UserMatch]:
         dataset = self.tui.workspace.dataset
@@ -282,10 +285,10 @@ class Explore(ExploreEdits):
         self.search(event.value)
 
     @on(Input.Submitted, "#search")
-    def search_done(self) -> None:
-        users = self.query_one(UserList)
-        users.focus()
-        users.action_select()
+    def search_done(self, event: Input.Submitted) -> None:
+        self.query_one(UserList).focus()
+        # What is listed may still be what was found for less than what is typed by now.
+        self.search(event.value, choose=True)
 
     def key_escape(self) -> None:
         if self.focused is self.query_one("#search"):
