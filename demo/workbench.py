@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llara_app.catalogue import Catalogue, Item
 from llara_app.errors import LlaraError, NotFoundError, UsageError
@@ -71,17 +71,26 @@ class Workbench:
         database: the store's file.
         bundle: name or folder of the bundle to begin with; by default the newest one.
         engine: to begin with.
+        engine_options: of the llama.cpp engine, as :meth:`Recommender.load` takes them.
 
     Raises:
         NotFoundError: there is no such bundle or engine.
         StoreError: the database cannot be opened.
     """
 
-    def __init__(self, database: Path, *, bundle: str | None = None, engine: str = "torch") -> None:
+    def __init__(
+        self,
+        database: Path,
+        *,
+        bundle: str | None = None,
+        engine: str = "torch",
+        engine_options: Mapping[str, Any] | None = None,
+    ) -> None:
         if engine not in ENGINES:
             raise NotFoundError.of("engine", engine, ENGINES)
         self.store = Store(database)
         self.engine = engine
+        self._engine_options = dict(engine_options or {})
         self._first = find_bundle(bundle).resolve() if bundle else None
         self._loaded: OrderedDict[tuple[str, str], Recommender] = OrderedDict()
         self._catalogues: dict[Path, Catalogue] = {}
@@ -145,7 +154,9 @@ class Workbench:
             if key not in self._loaded:
                 from llara_app.recommend import Recommender
 
-                self._loaded[key] = Recommender.load(choice.folder, engine=engine, progress=progress)
+                self._loaded[key] = Recommender.load(
+                    choice.folder, engine=engine, progress=progress, **self._engine_options
+                )
             self._loaded.move_to_end(key)
             while len(self._loaded) > MAX_LOADED:
                 self._loaded.popitem(last=False)

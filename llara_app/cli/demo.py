@@ -51,7 +51,9 @@ def demo(
         note("No bundle yet: beginning with the trained demo of the package.")
         with settings().open_store() as store:
             install_demo(store)
-    workbench = Workbench(settings().db or locations.database(), bundle=bundle, engine=engine)
+    workbench = Workbench(
+        settings().db or locations.database(), bundle=bundle, engine=engine, engine_options=options.engine_options()
+    )
     served = launch(workbench, address, open_browser=open_browser)
     note(f"The demo is at {served.local_url}  (Ctrl-C ends it)")
     try:

@@ -34,7 +34,15 @@ def _keep_engine_option(context: click.Context, parameter: click.Parameter, valu
 
 
 def engine(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--engine``, and what only the llama.cpp engine reads; see :func:`engine_options`."""
+    """``--engine``, and what only the llama.cpp engine reads."""
+    choose = click.option(
+        "--engine", type=click.Choice(ENGINES), default="torch", show_default=True, help="What ranks."
+    )
+    return choose(llama_cpp(command))
+
+
+def llama_cpp(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What only the llama.cpp engine reads; see :func:`engine_options`."""
     keep: dict[str, Any] = {"callback": _keep_engine_option, "expose_value": False}
     for option in (
         click.option("--gpu-layers", type=click.IntRange(-1), help="Of llama.cpp, on a GPU; -1 for all.", **keep),
@@ -45,7 +53,6 @@ def engine(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Which exported file llama.cpp takes [default: Q8_0, or the next smaller].",
             **keep,
         ),
-        click.option("--engine", type=click.Choice(ENGINES), default="torch", show_default=True, help="What ranks."),
     ):
         command = option(command)
     return command

@@ -6,11 +6,15 @@ import sys
 
 import click
 
+from llara_app.cli import options
 from llara_app.cli.common import Command, examples, settings
 from llara_app.errors import UsageError
 
 
-@click.command(cls=Command, epilog=examples("llara-app tui", "llara-app tui --db other.db"))
+@click.command(
+    cls=Command, epilog=examples("llara-app tui", "llara-app tui --db other.db", "llara-app tui --threads 4")
+)
+@options.llama_cpp
 def tui() -> None:
     """Open the terminal app: histories, prompts, predictions, training.
 
@@ -20,4 +24,4 @@ def tui() -> None:
         raise UsageError("The terminal app needs a terminal", "stdin or stdout is not one", "Use the other commands.")
     from llara_app.tui.app import run
 
-    run(settings().db)
+    run(settings().db, options.engine_options())

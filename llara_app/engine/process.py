@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
@@ -33,9 +35,13 @@ class EngineProcess:
     """The front end's side of the worker process: started when first asked, and anew after it died.
 
     May be used from any thread. Answers and progress arrive on a thread of its own.
+
+    Args:
+        engine_options: of the llama.cpp engine, as :meth:`~llara_app.recommend.Recommender.load` takes them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, engine_options: Mapping[str, Any] | None = None) -> None:
+        self._engine_options = json.dumps(dict(engine_options or {}))
         self._numbers = itertools.count()
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,7 +87,7 @@ class EngineProcess:
         if self._process is None:
             console = tempfile.TemporaryFile()  # noqa: SIM115 - the thread that listens closes it
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "llara_app.engine.worker"],
+                [sys.executable, "-m", "llara_app.engine.worker", self._engine_options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=console,

@@ -1,18 +1,21 @@
 """The process that holds the models and answers requests, one after the other.
 
-Run as ``python -m llara_app.engine.worker`` by :class:`~llara_app.engine.process.EngineProcess`. It ends when its
-stdin is closed: however the front end ends, no model is left behind in memory.
+Run as ``python -m llara_app.engine.worker OPTIONS`` by :class:`~llara_app.engine.process.EngineProcess`; the options
+are the llama.cpp engine's, in JSON. It ends when its stdin is closed: however the front end ends, no model is left
+behind in memory.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import sys
 import threading
 import traceback
 from collections import OrderedDict
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from llara_app.engine.requests import ModelKey, Tell
 from llara_app.engine.wire import Ask, Cancel, Done, Failed, Progress, receive, send
@@ -30,9 +33,14 @@ class CancelledError(Exception):
 
 
 class LoadedModels:
-    """Models by key, loaded when first asked for."""
+    """Models by key, loaded when first asked for.
 
-    def __init__(self) -> None:
+    Args:
+        engine_options: of the llama.cpp engine, as :meth:`Recommender.load` takes them.
+    """
+
+    def __init__(self, engine_options: Mapping[str, Any]) -> None:
+        self.engine_options = engine_options
         self.tell: Tell = lambda text, fraction=None: None
         self._models: OrderedDict[ModelKey, Recommender] = OrderedDict()
 
@@ -44,7 +52,9 @@ class LoadedModels:
             self.tell("starting the engine")
             from llara_app.recommend import Recommender
 
-            model = self._models[key] = Recommender.load(key.folder, engine=key.engine, progress=self.tell)
+            model = self._models[key] = Recommender.load(
+                key.folder, engine=key.engine, progress=self.tell, **self.engine_options
+            )
         self._models.move_to_end(key)
         return model
 
@@ -52,12 +62,12 @@ class LoadedModels:
 class Worker:
     """Reads requests from one pipe and writes answers into another."""
 
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
+    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO, engine_options: Mapping[str, Any]) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
         self._waiting: queue.SimpleQueue[Ask] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
-        self._models = LoadedModels()
+        self._models = LoadedModels(engine_options)
 
     def run(self) -> None:
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
@@ -115,7 +125,7 @@ def main() -> None:
     # stdout carries the answers; whatever libraries print must not get among them.
     outgoing = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    Worker(sys.stdin.buffer, outgoing).run()
+    Worker(sys.stdin.buffer, outgoing, json.loads(sys.argv[1])).run()
 
 
 if __name__ == "__main__":

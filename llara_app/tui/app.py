@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -222,9 +222,14 @@ class LlaraTui(App[None]):
         self.exit()
 
 
-def run(db: Path | None = None) -> None:
-    """Run the terminal app until it is quit."""
-    app = LlaraTui(Core(db))
+def run(db: Path | None = None, engine_options: Mapping[str, Any] | None = None) -> None:
+    """Run the terminal app until it is quit.
+
+    Args:
+        db: the store's file; by default the user's.
+        engine_options: of the llama.cpp engine, as :meth:`~llara_app.recommend.Recommender.load` takes them.
+    """
+    app = LlaraTui(Core(db, engine_options=engine_options))
     try:
         app.run()
     finally:

@@ -7,7 +7,7 @@ worker process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
@@ -42,6 +42,7 @@ class Core:
         db: the database; it is opened, and made if need be, at its first use.
         engine: makes what answers requests to models.
         importer: makes what runs imports and downloads.
+        engine_options: of the llama.cpp engine, as :meth:`~llara_app.recommend.Recommender.load` takes them.
 
     Attributes:
         searches: the lane of what a person waits for at the keyboard.
@@ -55,13 +56,14 @@ class Core:
         *,
         engine: Callable[[], Asks] | None = None,
         importer: Callable[[], Asks] | None = None,
+        engine_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.db = db or locations.database()
         self.searches = Lane("searches")
         self.edits = Lane("edits")
         self.background = Lane("background")
         self._store: Store | None = None
-        self._make_engine = engine or _engine_process
+        self._make_engine = engine or (lambda: _engine_process(engine_options))
         self._make_importer = importer or _engine_process
         self._engine: Asks | None = None
         self._importer: Asks | None = None
@@ -144,7 +146,7 @@ class Core:
         return await self.background.run(read)
 
 
-def _engine_process() -> Asks:
+def _engine_process(engine_options: Mapping[str, Any] | None = None) -> Asks:
     from llara_app.engine import EngineProcess
 
-    return EngineProcess()
+    return EngineProcess(engine_options)

@@ -11,14 +11,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from llara_app.compare import Comparison
 from llara_app.engine import Compare, EngineProcess, Explain, LoadModel, ModelKey, Neighbourhood, Predict, System
 from llara_app.engine.requests import Models
+from llara_app.engine.worker import LoadedModels
 from llara_app.errors import BundleError, LlaraError, UsageError
 from llara_app.prompts import PromptMode
+from llara_app.ranking.gguf_file import find_gguf
 from tests.small_world import World, make_world
 
 WAIT = 240
@@ -57,6 +60,16 @@ class Touch:
 
     def run(self, models: Models) -> None:
         self.path.touch()
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Asks for the file that the options name, in a folder that has none."""
+
+    folder: Path
+
+    def run(self, models: Models) -> None:
+        find_gguf(self.folder, **cast(LoadedModels, models).engine_options)
 
 
 @pytest.fixture
@@ -106,6 +119,17 @@ def test_a_process_that_dies_is_said_and_replaced(engine: EngineProcess, tmp_pat
     with pytest.raises(LlaraError, match="memory"):
         waiting.result(WAIT)
     assert engine.submit(Echo("two")).result(WAIT) == "two"
+
+
+def test_options_of_the_engine_reach_it(tmp_path: Path) -> None:
+    engine = EngineProcess({"quantization": "Q6_K"})
+    (tmp_path / "gguf").mkdir()
+    try:
+        with pytest.raises(LlaraError) as refused:
+            engine.submit(LoadOptions(tmp_path)).result(WAIT)
+    finally:
+        engine.close()
+    assert "Q6_K" in str(refused.value)
 
 
 def test_closing_does_not_wait(tmp_path: Path) -> None:
