@@ -29,8 +29,11 @@ class Connections:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._open: list[tuple[threading.Thread, Database]] = []
+        self._file: tuple[int, int] | None = None
         with self.failures():
             path.parent.mkdir(parents=True, exist_ok=True)
+            _ = self.db  # makes the file
+            self._file = _identity(path)
             self._migrate()
 
     @property
@@ -38,6 +41,8 @@ class Connections:
         """The connection of the current thread, opened when it is first asked for."""
         db: Database | None = getattr(self._local, "db", None)
         if db is None:
+            if self._file is not None:
+                self._check_file()
             with self.failures():
                 db = self._connect()
             self._local.db = db
@@ -57,6 +62,7 @@ class Connections:
             with db.atomic():
                 yield db
             return
+        self._check_file()
         with self.failures():
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -89,6 +95,19 @@ class Connections:
         db.enable_wal()
         return db
 
+    def _check_file(self) -> None:
+        """What is written to a file that was removed while open would be lost without a word."""
+        try:
+            found: tuple[int, int] | None = _identity(self.path)
+        except FileNotFoundError:
+            found = None
+        if found != self._file:
+            raise StoreError(
+                "The database is gone",
+                f"{self.path} was {'removed' if found is None else 'replaced'} while it was open",
+                "Nothing more is written to it. Put the file back, or start again.",
+            )
+
     def _close_where(self, wanted: Callable[[threading.Thread], bool]) -> None:
         keep = []
         for thread, db in self._open:
@@ -113,6 +132,11 @@ class Connections:
             # Under the write lock: two processes may open a new database at the same moment.
             with self.write():
                 migrations.apply(db)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _hint(error: sqlite3.DatabaseError) -> str:

@@ -379,3 +379,21 @@ def test_the_catalogue_follows_a_replaced_dataset(store: Store) -> None:
     assert store.catalogue("films") is first
     store.import_dataset("films", make_source({"a": ["0"]}, titles={"0": "Other"}), replace=True)
     assert [item.title for item in store.catalogue("films")] == ["Other"]
+
+
+def test_a_file_that_is_removed_or_replaced_while_open_is_not_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "llara.db"
+    with Store(path) as store:
+        store.import_dataset("films", make_source({"a": ["2", "0"]}))
+        path.rename(tmp_path / "moved.db")
+        with pytest.raises(StoreError, match="gone") as removed:
+            store.new_user("films", "mine", ["1"])
+        assert "removed" in removed.value.message
+        path.write_bytes(b"another file")
+        with pytest.raises(StoreError) as replaced:
+            store.new_user("films", "mine", ["1"])
+        assert "replaced" in replaced.value.message
+        path.unlink()
+        (tmp_path / "moved.db").rename(path)
+        store.new_user("films", "mine", ["1"])
+        assert store.is_custom("films", "mine")

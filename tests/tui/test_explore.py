@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from llara_app.tui.screens.dialogs import AskText, Choose, OptionLines, ReadText
 from llara_app.tui.settings import settings_path
 from llara_app.tui.widgets.panes import HistoryList, RankedList, UserList
 from llara_app.tui.widgets.prompt_view import PromptView
-from tests.tui.fakes import FakeEngine, make_app, predicted, until
+from tests.tui.fakes import FakeEngine, make_app, make_bundle, predicted, until
 
 SIZES = [(80, 24), (140, 45)]
 
@@ -247,6 +248,44 @@ async def test_a_store_that_fails_loses_nothing(app: LlaraTui, monkeypatch: pyte
         await until(pilot, lambda: bool(app.errors))
         assert titles(app) == before
         monkeypatch.undo()
+
+
+async def test_a_database_that_is_removed_while_open_is_said(app: LlaraTui, store: Store) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        before = titles(app)
+        store.path.unlink()
+        await pilot.press("h", "d")
+        await until(pilot, lambda: bool(app.errors))
+        assert "removed" in app.errors[0].message
+        assert titles(app) == before
+
+
+async def test_quitting_does_not_wait_for_a_model(app: LlaraTui, engine: FakeEngine) -> None:
+    engine.gate.clear()
+    try:
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(pilot, lambda: bool(engine.asked))
+            await pilot.press("q")
+        assert not app.is_running
+    finally:
+        engine.gate.set()
+
+
+async def test_without_colour_nothing_is_told_by_colour_alone(
+    store: Store, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    make_bundle(store)
+    app = make_app(store.path, engine)
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        assert app.no_color
+        drawn = app.export_screenshot()
+        assert {"⟨◆", "★", "█"} <= {mark for mark in ("⟨◆", "★", "█") if mark in drawn}
+        colours = set(re.findall(r"fill: (#[0-9a-f]{6})", drawn)) - {"#c5c8c6"}  # of the picture's own frame
+        assert colours
+        assert [colour for colour in colours if len({colour[1:3], colour[3:5], colour[5:7]}) > 1] == []
 
 
 @pytest.mark.parametrize("size", [(40, 10), (60, 15), (200, 60)])
