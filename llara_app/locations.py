@@ -40,6 +40,11 @@ def jobs() -> Path:
     return home() / "jobs"
 
 
+def locks() -> Path:
+    """Files that commands hold while nobody else may do the same."""
+    return home() / "locks"
+
+
 def templates() -> Path:
     """The user's own prompt templates, ``*.toml``; they override the packaged ones of the same name."""
     return home() / "templates"

@@ -148,6 +148,19 @@ def test_leftovers_of_a_killed_export_are_removed(make_bundle: MakeBundle, tmp_p
     assert not [path for path in to.rglob("*") if path.name.startswith(".")]
 
 
+def test_two_exports_never_write_into_one_folder(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    options = ExportOptions(gguf=False, verify=False)
+
+    def meanwhile(_: str) -> None:
+        with pytest.raises(LlaraError, match="Another export"):
+            export_bundle(make_bundle("llama"), options, to=to)
+
+    export_bundle(make_bundle("llama"), options, to=to, tell=meanwhile)
+    assert (to / "merged").is_dir()
+    export_bundle(make_bundle("llama"), options, to=to)
+
+
 def test_an_altered_file_is_written_again(
     exported: Callable[[str], Path], make_bundle: MakeBundle, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ where it was, and a finished one has nothing to do.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
+from llara_app import locations
 from llara_app.errors import LlaraError, UsageError
 from llara_app.files import file_sha256, whole_file, whole_folder
 from llara_app.models.bundle import load_bundle, read_item_table
@@ -98,6 +101,21 @@ def export_name(manifest: Manifest) -> str:
     return re.sub(r"[^\w.-]+", "-", f"{manifest.dataset.name}-{Path(manifest.llm.name).name}")
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two exports into one folder would remove each other's unfinished files."""
+    locks = locations.locks()
+    locks.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    try:
+        with FileLock(locks / f"export-{name}.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise LlaraError(
+            "Another export is writing to this folder", str(folder), "Wait for it to end, or choose another --to."
+        ) from error
+
+
 class _Export:
     def __init__(
         self,
@@ -121,6 +139,10 @@ class _Export:
         self._sample = sample or self._made_up_sample
 
     def run(self) -> ExportRecord:
+        with _alone(self.target):
+            return self._run()
+
+    def _run(self) -> ExportRecord:
         if self.options.gguf or self.options.bake:
             # Refuse before the work begins what would be refused at its end.
             require_convertible(read_config(self.base.folder), self.base.folder)
