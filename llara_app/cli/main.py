@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": ("llara_app.cli.doctor", "doctor"),
     "train": ("llara_app.cli.train", "train"),
     "evaluate": ("llara_app.cli.evaluate", "evaluate"),
+    "experiment": ("llara_app.cli.experiment", "experiment"),
     "recommend": ("llara_app.cli.recommend", "recommend"),
     "prompt": ("llara_app.cli.recommend", "prompt"),
     "predict": ("llara_app.cli.recommend", "predict"),

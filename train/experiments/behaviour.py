@@ -1,0 +1,214 @@
+"""Does a trained LLM use behaviour, titles and order? Change one thing in its prompts and see what accuracy does.
+
+A hybrid prompt says everything twice, so a high HitRatio alone does not show what it rests on. Each change here takes
+one source of knowledge away and leaves the rest of the prompt, the candidates and the users as they are; the
+difference is paired by user.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from llara_app.catalogue import Item
+from llara_app.models.item_vocabulary import FixedItems
+from llara_app.prompts import HybridPrompt, ItemMention, PromptMode, Role
+from llara_app.ranking.torch_ranker import TorchRanker
+from llara_app.sequences import CandidateSets
+from train.evaluation import evaluate_ranker
+from train.metrics import Evaluation, PairedDifference, holm
+
+MASK = "Untitled"
+"""Stands where a title is hidden."""
+
+SIGNIFICANT = 0.05
+
+PromptChange = Callable[[HybridPrompt, random.Random], HybridPrompt]
+TableChange = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing taken away.
+
+    Attributes:
+        name: on the command line and in results.
+        removes: what the prompt then lacks, in words that complete "without ...".
+        prompt: changes each prompt.
+        table: changes the item vectors ``[num_items, llm_size]``.
+    """
+
+    name: str
+    removes: str
+    prompt: PromptChange | None = None
+    table: TableChange | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a change did.
+
+    Attributes:
+        change: what was taken away.
+        evaluation: without it.
+        difference: of HR@1, without it minus with it.
+        p_value: of the difference, corrected for how many changes were tried (Holm).
+    """
+
+    change: Change
+    evaluation: Evaluation
+    difference: PairedDifference
+    p_value: float
+
+    @property
+    def reading(self) -> str:
+        """In plain words, no stronger than the interval."""
+        low, high = self.difference.ci95
+        if self.p_value >= SIGNIFICANT or low <= 0 <= high:
+            return f"no effect shown without {self.change.removes}"
+        if high < 0:
+            return f"relies on it: worse without {self.change.removes}"
+        return f"misled by it: better without {self.change.removes}"
+
+    def as_document(self) -> dict[str, object]:
+        return {
+            "change": self.change.name,
+            "removes": self.change.removes,
+            **self.evaluation.as_document(),
+            "difference": self.difference.as_document(),
+            "p_value_corrected": self.p_value,
+            "reading": self.reading,
+        }
+
+
+def shuffled_history(prompt: HybridPrompt, rng: random.Random) -> HybridPrompt:
+    """The same items in another order."""
+    order = list(prompt.history)
+    rng.shuffle(order)
+    items = iter(order)
+    return _with_items(prompt, Role.HISTORY, lambda _: next(items))
+
+
+def masked_history_titles(prompt: HybridPrompt, rng: random.Random) -> HybridPrompt:
+    """Behaviour tokens stay; every title of the history reads the same."""
+    return _with_items(prompt, Role.HISTORY, lambda item: replace(item, title=MASK))
+
+
+def without_tokens(role: Role, num_items: int) -> PromptChange:
+    """Items of a role by title alone, as items without behaviour are shown."""
+
+    def change(prompt: HybridPrompt, rng: random.Random) -> HybridPrompt:
+        return _with_items(prompt, role, lambda item: replace(item, index=item.index + num_items))
+
+    return change
+
+
+def permuted_table(table: Tensor, generator: torch.Generator) -> Tensor:
+    """Every item has another item's vector, the same one wherever it stands."""
+    shift = torch.randperm(len(table), generator=generator)
+    return table[shift]
+
+
+def random_table(table: Tensor, generator: torch.Generator) -> Tensor:
+    """Vectors of the table's own mean and spread, and no meaning."""
+    drawn = torch.randn(table.shape, generator=generator).to(table)
+    return table.mean(dim=0) + table.std(dim=0) * drawn
+
+
+def mean_table(table: Tensor, generator: torch.Generator) -> Tensor:
+    """The same vector for all items."""
+    return table.mean(dim=0).expand_as(table).clone()
+
+
+def changes(num_items: int) -> list[Change]:
+    """What is tried on a catalogue of `num_items`."""
+    return [
+        Change("shuffled-history", "the order of the history", prompt=shuffled_history),
+        Change("masked-titles", "the titles of the history", prompt=masked_history_titles),
+        Change(
+            "no-history-tokens",
+            "the behaviour tokens of the history",
+            prompt=without_tokens(Role.HISTORY, num_items),
+        ),
+        Change(
+            "no-candidate-tokens",
+            "the behaviour tokens of the candidates",
+            prompt=without_tokens(Role.CANDIDATE, num_items),
+        ),
+        Change("other-items-tokens", "the right behaviour tokens (other items' stand there)", table=permuted_table),
+        Change("random-tokens", "meaning in the behaviour tokens (random ones stand there)", table=random_table),
+        Change("equal-tokens", "differences between behaviour tokens", table=mean_table),
+    ]
+
+
+def behaviour_experiment(
+    ranker: TorchRanker,
+    prompts: Sequence[Sequence[HybridPrompt]],
+    sets: CandidateSets,
+    dataset: str,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Evaluation, list[Finding]]:
+    """Rank the same users and candidates with each change of :func:`changes`.
+
+    Args:
+        ranker: of the bundle.
+        prompts: ``[redraws][n]``, from :func:`train.evaluation.evaluation_prompts`.
+        sets: their candidates.
+        dataset: its name, for the results.
+        seed: of shuffles and random vectors.
+        progress: told how many more prompts are done.
+
+    Returns:
+        The evaluation as it is, and one finding for each change.
+    """
+    as_it_is = evaluate_ranker(ranker, prompts, sets, PromptMode.HYBRID, dataset, progress=progress)
+    made: list[tuple[Change, Evaluation]] = []
+    for change in changes(ranker.prompt_tokenizer.num_items):
+        rng = random.Random(seed)
+        changed = prompts
+        if change.prompt is not None:
+            changed = [[change.prompt(prompt, rng) for prompt in redraw] for redraw in prompts]
+        with _table_changed(ranker, change.table, seed):
+            made.append(
+                (change, evaluate_ranker(ranker, changed, sets, PromptMode.HYBRID, dataset, progress=progress))
+            )
+    differences = [evaluation.compare(as_it_is) for _, evaluation in made]
+    corrected = holm([difference.p_value for difference in differences])
+    findings = [
+        Finding(change, evaluation, difference, p_value)
+        for (change, evaluation), difference, p_value in zip(made, differences, corrected, strict=True)
+    ]
+    return as_it_is, findings
+
+
+@contextmanager
+def _table_changed(ranker: TorchRanker, change: TableChange | None, seed: int) -> Iterator[None]:
+    vocabulary = ranker.model.item_vocabulary
+    kept = vocabulary.items
+    if change is not None:
+        assert isinstance(kept, FixedItems), "a loaded bundle has a finished table"
+        generator = torch.Generator().manual_seed(seed)
+        vocabulary.items = FixedItems(change(kept.weight.detach(), generator)).to(kept.weight.device)
+    try:
+        yield
+    finally:
+        vocabulary.items = kept
+
+
+def _with_items(prompt: HybridPrompt, role: Role, change: Callable[[Item], Item]) -> HybridPrompt:
+    segments = tuple(
+        ItemMention(change(segment.item), segment.role)
+        if isinstance(segment, ItemMention) and segment.role is role
+        else segment
+        for segment in prompt.segments
+    )
+    history = tuple(segment.item for segment in segments if isinstance(segment, ItemMention) and segment.role is role)
+    # What counts as an answer stays as it was: only what is read changes.
+    return replace(prompt, segments=segments, history=history if role is Role.HISTORY else prompt.history)
