@@ -70,8 +70,8 @@ class FinetuneConfig(BaseModel):
 NANO_DEFAULTS: Mapping[str, Any] = {
     "epochs": 1,
     "batch_size": 32,
-    "micro_batch_size": 16,
-    "learning_rate": 2e-3,
+    "micro_batch_size": 32,
+    "learning_rate": 1.5e-3,
     "lora_rank": 16,
     "lora_alpha": 32,
     "lora_dropout": 0.0,

@@ -198,7 +198,7 @@ def build_model(spec: RunSpec, llm: LLM, catalogue: Catalogue) -> LlaraModel:
     assert isinstance(words, nn.Embedding)
     projector = Projector(encoder.hidden_size, words.embedding_dim)
     items = ProjectedItems(encoder.item_embeddings(), projector)
-    items.match_scale(words)
+    items.match_words(words)
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,

@@ -32,7 +32,6 @@ from llara_app.models.devices import choose_device
 from llara_app.models.llm import load_llm
 from train.nano_batches import Reader, Skill, target_logits, weighted_loss
 from train.nano_evaluation import evaluate_nano
-from train.nano_init import prepare_to_copy
 from train.nano_text import TextSource
 
 logger = logging.getLogger(__name__)
@@ -46,26 +45,18 @@ PAD = "<|pad|>"
 VOCABULARY_SIZE = 4096
 CONTEXT_LENGTH = 2048
 
-LEARNING_RATE = 6e-4
+LEARNING_RATE = 1e-3
 BETAS = (0.9, 0.98)
 WARM_UP_STEPS = 100
 DECAY_FROM = 0.6
 """The learning rate is constant up to this share of the run, then falls linearly to a twentieth."""
 
-COPYING_HAS_COME = 0.9
+COPYING_HAS_COME = 0.85
 """Until this share of tokens is copied right, lists to repeat are nearly all that is read."""
 
-COPIED_WELL = 0.85
-"""Lists lengthen while this share of the answers' tokens (after the first) is copied right."""
-
-CHOSEN_WELL = 0.5
-"""... and the first token of answers is nearer than this, in nats, to what a perfect model would say."""
-
-GROWTH = 1 / 300
-"""How much of the way from the shortest to the longest lists one good batch goes."""
-
-RAMP = (0.0, 0.5)
-"""Between these shares of the run lists lengthen at this pace at the least: the longest are what the model is for."""
+RAMP = (0.15, 0.65)
+"""Between these shares of the run lists lengthen, from the shortest to those that the model is for. They wait until
+copying has come; then they catch up."""
 
 
 def train_tokenizer(source: TextSource, texts: int = 60_000) -> PreTrainedTokenizerFast:
@@ -97,14 +88,14 @@ def pieces(tokenizer: PreTrainedTokenizerFast) -> list[str]:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> LlamaForCausalLM:
-    """The untrained model: a Llama of four layers, 128 wide. `changes` override its configuration."""
+    """The untrained model: a Llama of three layers, 128 wide. `changes` override its configuration."""
     settings: dict[str, Any] = {
         "hidden_size": 128,
         "intermediate_size": 256,
-        "num_hidden_layers": 4,
+        "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
-        "head_dim": 64,
+        "head_dim": 32,
         "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
         "initializer_range": 0.02,
     }
@@ -155,7 +146,6 @@ def train_nano(
     if start_from is None:
         tokenizer = tokenizer or train_tokenizer(TextSource(TOKENIZER_SEED))
         model = build_model(tokenizer, **changes)
-        prepare_to_copy(model, seed)
     else:
         llm = load_llm(str(start_from), dtype=torch.float32)
         tokenizer = cast(PreTrainedTokenizerFast, llm.tokenizer)
@@ -188,8 +178,6 @@ def train_nano(
         losses.append(loss.item())
         skill.update(batch, logits.detach())
         reader.copies = reader.copies or skill.copying > COPYING_HAS_COME
-        if skill.copying > COPIED_WELL and skill.choosing < CHOSEN_WELL:
-            reader.level = min(1.0, reader.level + GROWTH)
         if reader.copies:
             reader.level = max(reader.level, min(1.0, (progress - RAMP[0]) / (RAMP[1] - RAMP[0])))
         ends = progress >= 1

@@ -33,9 +33,10 @@ SHORT_BATCH, LONG_BATCH = 1024, 3072
 BATCHES_PER_POOL = 12
 """Batches are cut from a pool of documents sorted by length, so that little of a batch is padding."""
 
-TOGETHER = 0.75
-"""How much of the loss is about saying any of the candidates, and not about saying the right one: a model that
-answers outside the list is of no use, and while it cannot yet tell candidates apart the rest is noise to it."""
+TOGETHER = 0.5
+"""Where there is no reason to choose, how much of the loss is about saying any of the candidates, and not about
+saying each as often. A model that answers outside the list is of no use; but one that looks at a single place of the
+list has closed its eyes to the others, and fine-tuning can hardly open them again."""
 
 
 @dataclass(frozen=True)
@@ -162,14 +163,13 @@ def target_logits(model: LlaraModel, batch: Batch) -> Tensor:
 def weighted_loss(logits: Tensor, batch: Batch) -> Tensor:
     """Mean cross-entropy over the weighted targets.
 
-    Of each position's targets :data:`TOGETHER` counts whether any was said, the rest which of them; at free positions
-    only the first counts.
+    Of the targets at free positions :data:`TOGETHER` counts whether any was said, the rest which of them.
     """
     index, weights = batch.target_index, batch.target_weights
     log_probabilities = logits.log_softmax(-1)[index, batch.target_tokens]
     zeros = torch.zeros(len(batch.rows), device=logits.device)
     together = zeros.index_add(0, index, log_probabilities.exp()).clamp_min(1e-12).log()
-    share = torch.where(batch.free, 1.0, TOGETHER)[index]
+    share = torch.where(batch.free, TOGETHER, 0.0)[index]
     found = share * together[index] + (1 - share) * log_probabilities
     return -(weights * found).sum() / weights.sum()
 
@@ -253,6 +253,6 @@ class Reader:
         """An untrained projector of the product's own shape, its vectors about as long as word vectors."""
         items = ProjectedItems(vectors, Projector(LATENT_SIZE, model.config.hidden_size).to(model.device))
         items.requires_grad_(False)
-        items.match_scale(cast(torch.nn.Embedding, model.get_input_embeddings()))
+        items.match_words(cast(torch.nn.Embedding, model.get_input_embeddings()))
         items.projector.output.weight.mul_(2 ** self.rng.uniform(-1, 1))
         return items

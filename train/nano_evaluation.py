@@ -98,7 +98,7 @@ def _answers(
 def _with_random_projector(llm: LLM, vectors: np.ndarray) -> LlaraModel:
     words = _words(llm)
     items = ProjectedItems(torch.from_numpy(vectors), Projector(LATENT_SIZE, words.embedding_dim))
-    items.match_scale(words)
+    items.match_words(words)
     return LlaraModel(llm.model, FixedItems(items.table().to(words.weight.device)))
 
 

@@ -49,7 +49,7 @@ class Choice:
         prompt: items are numbered by their row in `vectors` of the pool they came with.
         probabilities: one for each candidate; they sum to 1.
         mode: ``text`` or ``hybrid``.
-        free: there is no reason to choose any of them before another, and none to weigh them evenly either.
+        free: there is no reason to choose any of them before another.
     """
 
     prompt: HybridPrompt
@@ -68,7 +68,7 @@ class Document:
         targets: ``(position, token, weight)``: what should follow the token at `position` of text and branches laid
             end to end. The weights of one position sum to how much that position counts.
         copied_from: targets at positions from here on can be copied from what was read before.
-        free: any of a position's targets will do, in whatever proportion.
+        free: there is no reason to choose any of the answer's first tokens before another.
     """
 
     ids: list[int]

@@ -80,16 +80,23 @@ class ProjectedItems(nn.Module):
         return projected
 
     @torch.no_grad()
-    def match_scale(self, embedding: nn.Embedding) -> None:
-        """Scale the projector's last layer so that item vectors start as long as the LLM's word vectors.
+    def match_words(self, embedding: nn.Embedding) -> None:
+        """Set the projector's last layer so that item vectors start where word vectors lie, and as far apart.
 
-        An item vector many times longer or shorter than any word makes the first steps of training unstable or
-        its gradient vanish.
+        Word vectors lie around a mean that the LLM's first layers count on. Vectors around the origin, or many times
+        longer or shorter than any word, make the first steps of training unstable or their gradient vanish.
         """
-        words = embedding.weight.float().pow(2).mean().sqrt()
-        items = self.table().pow(2).mean().sqrt().clamp_min(1e-12)
-        self.projector.output.weight.mul_(words / items)
-        self.projector.output.bias.mul_(words / items)
+        words = embedding.weight.float()
+        items = self.table()
+        scale = _spread(words) / _spread(items).clamp_min(1e-12)
+        output = self.projector.output
+        output.weight.mul_(scale)
+        output.bias.mul_(scale).add_(words.mean(dim=0) - scale * items.mean(dim=0))
+
+
+def _spread(vectors: Tensor) -> Tensor:
+    """Root of the mean squared distance from the mean, a coordinate."""
+    return (vectors - vectors.mean(dim=0)).pow(2).mean().sqrt()
 
 
 class FixedItems(nn.Embedding):

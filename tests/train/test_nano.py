@@ -21,7 +21,6 @@ from llara_app.prompts import PromptMode, PromptTokenizer, find_template, prompt
 from train import nano
 from train.nano_batches import collate
 from train.nano_evaluation import evaluate_nano
-from train.nano_init import LOOK_BACK, prepare_to_copy
 from train.nano_text import DOMAINS, LATENT_SIZE, Choice, TextSource, World, choice_document, repeated_document
 from train.nano_titles import TitleGenerator
 
@@ -149,22 +148,6 @@ def test_titles_are_short_in_tokens() -> None:
     assert np.mean([len(encode(title)) for title in titles]) < 8
 
 
-def test_an_untrained_model_already_looks_where_the_last_tokens_stood_before() -> None:
-    torch.manual_seed(0)
-    model = nano.build_model(shipped_tokenizer())
-    prepare_to_copy(model)
-    model.set_attn_implementation("eager")
-    listed = torch.randint(300, 3000, (40,)).tolist()
-    ids = torch.tensor([[*listed, 0, *listed]])
-    with torch.no_grad():
-        attentions = model(ids, output_attentions=True).attentions
-    for back in range(LOOK_BACK):
-        assert attentions[0][0, back].diagonal(-back - 1).mean() > 0.95
-    queries = torch.arange(41 + LOOK_BACK, 81)
-    found = attentions[1][0, :2, queries].argmax(-1) == queries - 40
-    assert found.float().mean() > 0.5
-
-
 @pytest.mark.slow
 def test_a_short_training_run_learns_and_leaves_a_folder_that_loads(tmp_path: Path) -> None:
     output = tmp_path / "nano"
@@ -212,5 +195,5 @@ def test_the_shipped_model_loads_and_reads_every_packaged_template() -> None:
 
 @pytest.mark.slow
 def test_the_shipped_model_answers_with_candidates() -> None:
-    result = evaluate_nano(nano_folder(), rows=16)
-    assert result["valid_ratio"] >= 0.9
+    result = evaluate_nano(nano_folder(), rows=48)
+    assert result["valid_ratio"] >= 0.85
