@@ -5,10 +5,10 @@
 
 The whole story, top to bottom: a byte-level BPE tokenizer, a small Llama, and prompts to choose from. Copying a title
 out of a list is the skill that everything else needs; it comes late and then at once, and it comes from short lists.
-So lists start short and lengthen as fast as the copying stays right. Then choosing: by the titles' words, by facts
-about films, and by *item vectors* that stand where behaviour tokens will stand. Those vectors come through a
-projector drawn at random for each batch, so what the model learns is to compare vectors with one another in whatever
-space they come, which is what LoRA and the real projector start from.
+So lists start short and lengthen once copying has come. Then choosing: by the titles' words, by facts about films,
+and by *item vectors* that stand where behaviour tokens will stand. Those vectors come through a projector drawn at
+random for each batch, so what there is to learn is to compare vectors with one another in whatever space they come.
+Minutes of training do not get that far (the model card has the figures).
 """
 
 from __future__ import annotations

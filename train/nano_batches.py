@@ -50,7 +50,7 @@ class Batch:
         target_weights: ``[K]``.
         copied: ``[T]`` whether what follows the position can be copied: it lies behind an answer's first token.
         chosen: ``[T]`` whether an answer begins behind the position, chosen for a reason.
-        free: ``[T]`` whether any of the position's targets will do.
+        free: ``[T]`` whether there is no reason for one of the position's targets before another.
     """
 
     input_ids: Tensor

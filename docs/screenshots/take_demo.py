@@ -1,4 +1,4 @@
-"""Take the demo's screenshots: ``python docs/screenshots/demo.py [--bundle NAME] [--home DIR]``.
+"""Take the demo's screenshots: ``python docs/screenshots/take_demo.py [--bundle NAME] [--home DIR]``.
 
 Writes demo-*.png beside this file, of the page served from the bundle, in a headless Chromium.
 """
