@@ -127,7 +127,10 @@ class PromptView(ScrollView, can_focus=True):
         width = self.scrollable_content_region.width
         if width <= 0:
             return
-        self._lines = [Text(" ") + line for line in self._text().wrap(self.app.console, max(8, width - 2))]
+        # Before there is a prompt nothing is imported to render it: the first paint does not wait for that.
+        text = self._text() if self._pieces else Text()
+        wrapped = text.wrap(self.app.console, max(8, width - 2)) if text else []
+        self._lines = [Text(" ") + line for line in wrapped]
         self.virtual_size = Size(width, len(self._lines))
         self.refresh()
 
