@@ -70,7 +70,7 @@ class FinetuneConfig(BaseModel):
 NANO_DEFAULTS: Mapping[str, Any] = {
     "epochs": 1,
     "batch_size": 32,
-    "micro_batch_size": 32,
+    "micro_batch_size": 16,
     "learning_rate": 1.5e-3,
     "lora_rank": 16,
     "lora_alpha": 32,
