@@ -129,8 +129,8 @@ class PromptView(ScrollView, can_focus=True):
             return
         # Before there is a prompt nothing is imported to render it: the first paint does not wait for that.
         text = self._text() if self._pieces else Text()
-        wrapped = text.wrap(self.app.console, max(8, width - 2)) if text else []
-        self._lines = [Text(" ") + line for line in wrapped]
+        wrapped = text.wrap(self.app.console, max(8, width - 2))
+        self._lines = [Text(" ") + line for line in wrapped] if text else []
         self.virtual_size = Size(width, len(self._lines))
         self.refresh()
 
