@@ -12,8 +12,12 @@ from llara_app.cli.common import Command, examples, print_json, print_table, pro
 from llara_app.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from llara_app.models.manifest import Manifest
+    from llara_app.prompts import HybridPrompt
     from llara_app.recommend import Recommender
+    from llara_app.sequences import CandidateSets, Sequences, Split
     from llara_app.store import Store
+    from llara_app.store.records import DatasetInfo
     from train.metrics import Evaluation, PairedDifference
 
 
@@ -75,13 +79,7 @@ def evaluate(
         "device": device,
     }
     with settings().open_store() as store:
-        info = store.dataset(manifest.dataset.name)
-        if info.hash != manifest.dataset.hash:
-            raise DataError(
-                f"The dataset {info.name!r} is not the one this bundle was trained on",
-                f"hash {info.hash[:12]}, the bundle has {manifest.dataset.hash[:12]}",
-                "Import the original data again.",
-            )
+        info = same_data(store, manifest)
         other_folder = find_bundle(against) if against is not None else None
         if other_folder is not None and Manifest.read(other_folder).dataset.hash != info.hash:
             raise UsageError(
@@ -145,23 +143,12 @@ def evaluate_bundle(
     from llara_app.recommend import Recommender
     from train.ceiling import evaluate_ceiling
     from train.encoders import evaluate_encoder
-    from train.evaluation import evaluate_ranker, evaluation_prompts
+    from train.evaluation import evaluate_ranker
 
     recommender = Recommender.load(folder, engine=engine, device=device, **options.engine_options())
     manifest = recommender.manifest
     dataset = manifest.dataset.name
-    sequences = store.sequences(dataset)
-    rows, sets = store.candidate_sets(
-        dataset,
-        manifest.dataset.protocol,
-        split,
-        num_candidates=num_candidates,
-        redraws=redraws,
-        seed=settings().seed,
-    )
-    prompts = evaluation_prompts(
-        recommender.catalogue, manifest.template, sequences, rows, sets, manifest.max_history
-    )
+    sequences, rows, sets, prompts = frozen_prompts(store, recommender, split, num_candidates, redraws)
     with progress_bar() as progress:
         task = progress.add_task(f"{folder.name}, prompts", total=sets.positions.size)
         evaluation = evaluate_ranker(
@@ -176,6 +163,45 @@ def evaluate_bundle(
     encoder = evaluate_encoder(recommender.encoder, sequences, rows, sets, dataset=dataset)
     ceiling = evaluate_ceiling(recommender.catalogue, sequences, rows, sets)
     return evaluation, encoder, recommender, ceiling
+
+
+def same_data(store: Store, manifest: Manifest) -> DatasetInfo:
+    """The dataset that a bundle was trained on.
+
+    Raises:
+        DataError: the store's dataset of that name is another one.
+    """
+    info = store.dataset(manifest.dataset.name)
+    if info.hash != manifest.dataset.hash:
+        raise DataError(
+            f"The dataset {info.name!r} is not the one this bundle was trained on",
+            f"hash {info.hash[:12]}, the bundle has {manifest.dataset.hash[:12]}",
+            "Import the original data again.",
+        )
+    return info
+
+
+def frozen_prompts(
+    store: Store, recommender: Recommender, split: str, num_candidates: int, redraws: int
+) -> tuple[Sequences, Split, CandidateSets, list[list[HybridPrompt]]]:
+    """All histories, the rows of `split`, their frozen candidates, and a bundle's prompts for them."""
+    from train.evaluation import evaluation_prompts
+
+    manifest = recommender.manifest
+    dataset = manifest.dataset.name
+    sequences = store.sequences(dataset)
+    rows, sets = store.candidate_sets(
+        dataset,
+        manifest.dataset.protocol,
+        split,
+        num_candidates=num_candidates,
+        redraws=redraws,
+        seed=settings().seed,
+    )
+    prompts = evaluation_prompts(
+        recommender.catalogue, manifest.template, sequences, rows, sets, manifest.max_history
+    )
+    return sequences, rows, sets, prompts
 
 
 def _remember(folder: Path, document: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import click
 
 from llara_app.cli import options
 from llara_app.cli.common import Command, Group, examples, note, print_json, print_table, progress_bar, settings
+from llara_app.cli.evaluate import frozen_prompts, same_data
 from llara_app.errors import UsageError
 
 
@@ -47,7 +48,6 @@ def behaviour(
     from llara_app.prompts import PromptMode
     from llara_app.ranking.torch_ranker import TorchRanker
     from llara_app.recommend import Recommender
-    from train.evaluation import evaluation_prompts
     from train.experiments.behaviour import behaviour_experiment, changes
 
     folder = find_bundle(bundle)
@@ -58,25 +58,11 @@ def behaviour(
             f"{folder.name} reads {manifest.mode} prompts, which have nothing to take away",
             "Name one that was, with the curriculum linear or direct for example.",
         )
-    recommender = Recommender.load(folder, device=device, progress=note)
-    assert isinstance(recommender.ranker, TorchRanker)
     with settings().open_store() as store:
-        rows, sets = store.candidate_sets(
-            manifest.dataset.name,
-            manifest.dataset.protocol,
-            split,
-            num_candidates=num_candidates,
-            redraws=redraws,
-            seed=settings().seed,
-        )
-        prompts = evaluation_prompts(
-            recommender.catalogue,
-            manifest.template,
-            store.sequences(manifest.dataset.name),
-            rows,
-            sets,
-            manifest.max_history,
-        )
+        same_data(store, manifest)
+        recommender = Recommender.load(folder, device=device, progress=note)
+        _, _, sets, prompts = frozen_prompts(store, recommender, split, num_candidates, redraws)
+    assert isinstance(recommender.ranker, TorchRanker)
     with progress_bar() as progress:
         total = sets.positions.size * (1 + len(changes(len(recommender.catalogue))))
         task = progress.add_task(f"{folder.name}, prompts", total=total)
