@@ -15,9 +15,11 @@ import torch
 
 from llara_app.catalogue import Catalogue, Item
 from llara_app.encoders import SequentialEncoder
+from llara_app.encoders.base import PADDING
 from llara_app.errors import NotFoundError, UsageError
 from llara_app.models.bundle import load_bundle, load_encoder_of, load_users
 from llara_app.models.manifest import TOKENIZER_FOLDER, Manifest
+from llara_app.models.users import encoder_histories
 from llara_app.prompts import HybridPrompt, PromptMode, build_prompt
 from llara_app.ranking import Ranker
 from llara_app.ranking.torch_ranker import TorchRanker
@@ -55,15 +57,18 @@ class Proposer:
         """
         if not history:
             raise UsageError("This history is empty", "", "Add at least one item to it.")
-        known = [item.index for item in history if item.index < self.encoder.num_items]
-        if not known:
+        indexes = [item.index for item in history]
+        histories = encoder_histories(
+            [indexes], num_items=self.encoder.num_items, max_history=self.encoder.max_history
+        )
+        length = (histories != PADDING).sum(dim=1)
+        if not length.any():
             raise UsageError(
                 "The encoder knows no item of this history",
                 "all of them were added after training",
                 "Add an item that the bundle was trained with.",
             )
-        recent = known[-self.encoder.max_history :]
-        logits = self.encoder(torch.tensor([recent]), torch.tensor([len(recent)]))[0]
+        logits = self.encoder(histories, length)[0]
         scores = np.full(len(self.catalogue), -np.inf, dtype=np.float32)
         scores[: self.encoder.num_items] = logits.float().cpu().numpy()
         return scores

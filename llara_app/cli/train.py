@@ -35,7 +35,11 @@ NANO = "nano"
 @click.option("--revision", help="The hub commit or tag of the LLM.")
 @click.option("--encoder", help="sasrec (default), gru4rec, caser (trained first if missing), a name or a folder.")
 @click.option("--protocol", type=click.Choice(PROTOCOLS), help="Which split [default: paper].")
-@click.option("--template", help="Prompt template: a name or a TOML file [default: the dataset's domain].")
+@click.option(
+    "--template",
+    help="Prompt template: a name, such as movie, movie-keyed (candidates by key, with a user token) or a TOML file "
+    "[default: the dataset's domain; for nano, its keyed form].",
+)
 @click.option("--config", "config_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="TOML.")
 @click.option("--curriculum", type=click.Choice(CURRICULA), help="Schedule of p(tau) [default: linear].")
 @click.option("--mode", "hard_mode", type=click.Choice(MODES), help="The hard mode [default: hybrid].")
