@@ -25,13 +25,6 @@ if TYPE_CHECKING:
     pass
 
 _dataset = click.option("--dataset", required=True, metavar="NAME", help="A dataset in the store.")
-_protocol = click.option(
-    "--protocol",
-    type=click.Choice(options.PROTOCOLS),
-    default="paper",
-    show_default=True,
-    help="Which rows: the paper's 8:1:1 over users, or the last items of all users.",
-)
 _replace = click.option("--replace", is_flag=True, help="Overwrite an encoder of the same name.")
 
 
@@ -57,7 +50,7 @@ def encoder() -> None:
 @click.option("--encoder", "architecture", required=True, type=click.Choice(ARCHITECTURES), help="Which.")
 @click.option("--name", metavar="NAME", help="Keep it under this name [default: the architecture].")
 @click.option("--output", type=click.Path(path_type=Path), help="Write it to this folder instead.")
-@_protocol
+@options.protocol
 @click.option("--epochs", type=click.IntRange(min=1), help="At most; training stops early by itself.")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Of AdamW.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="History windows in a step.")
@@ -172,7 +165,7 @@ def import_(file: Path, dataset: str, name: str | None, replace: bool) -> None:
 )
 @click.argument("name_or_path")
 @_dataset
-@_protocol
+@options.protocol
 @click.option("--redraws", type=click.IntRange(min=1), default=20, show_default=True, help="Of negatives.")
 @click.option("--candidates", type=click.IntRange(min=2), default=20, show_default=True, help="Of each user.")
 @options.device
