@@ -51,7 +51,7 @@ class Parameter(click.ParamType[tuple[str, Any]]):
     ),
 )
 @click.option("--dataset", required=True, metavar="NAME", help="A dataset in the store.")
-@click.option("--model", required=True, metavar="NAME", help="As the server calls it.")
+@click.option("--model", required=True, metavar="NAME", help="As the server calls it; answers are kept by this name.")
 @click.option("--base-url", required=True, metavar="URL", help="What stands before /chat/completions.")
 @click.option(
     "--key-env",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import threading
 import time
@@ -298,10 +299,10 @@ def test_so_many_at_once_and_no_more(server: FakeChatServer, make: MakeRanker) -
 
 
 def test_an_interrupt_keeps_what_is_under_way(server: FakeChatServer, make: MakeRanker, kept: ChatAnswers) -> None:
-    released = threading.Event()
+    released, order = threading.Event(), itertools.count()
 
     def answer(content: str) -> Reply:
-        if len(server.asked) > 2:
+        if next(order) >= 2:
             released.wait(10)
         return completion(candidates_in(content)[0])
 
