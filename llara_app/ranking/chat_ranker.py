@@ -26,8 +26,8 @@ INSTRUCTION = (
 DEFAULT_PARAMETERS: Mapping[str, Any] = {"temperature": 0, "max_tokens": 128}
 """Greedy as far as a server can be, and bounded: the longest title we show is far below this."""
 
-BYTES_PER_TOKEN = 4
-"""Of text in UTF-8, roughly, for estimates of what a run would cost."""
+BYTES_PER_TOKEN = 3
+"""Of titles and years in UTF-8, roughly (prose has more), for estimates of what a run would cost."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,8 @@ class ChatRanker:
             self._ask_all(list(missing.values()), arrived)
         except LlaraError as error:
             safe = sum(self.kept.find(request.hash) is not None for request in requests)
+            if not safe:
+                raise
             hint = f"{error.hint} {safe} of {len(requests)} answers are kept: the same command goes on from there."
             raise type(error)(error.title, error.message, hint.strip()) from error
         return [answers[request.hash] for request in requests]
