@@ -23,6 +23,11 @@ def database() -> Path:
     return home() / "llara.db"
 
 
+def chat_answers() -> Path:
+    """What chat models answered, and what was paid for; see :mod:`llara_app.store.chat_answers`."""
+    return home() / "chat-answers.db"
+
+
 def downloads() -> Path:
     return home() / "downloads"
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from llara_app.encoders.base import SequentialEncoder
+from llara_app.encoders.configs import MOREC
 from llara_app.encoders.folder import refuse_existing, save_encoder
 from llara_app.store import Store
 from train.encoders import TUNED, EncoderTraining, Progress, evaluate_encoder, train_encoder
+
+if TYPE_CHECKING:
+    from train.morec import TitleTraining
 
 
 def train_and_keep(
@@ -20,13 +25,16 @@ def train_and_keep(
     folder: Path,
     *,
     config: EncoderTraining | None = None,
+    titles: TitleTraining | None = None,
     replace: bool = False,
     progress: Progress | None = None,
 ) -> Mapping[str, Any]:
     """Train an encoder on one split of a dataset and write it to `folder`, whole or not at all.
 
     Args:
+        architecture: one of :data:`llara_app.encoders.configs.TRAINABLE`.
         config: by default the tuned settings of the architecture.
+        titles: of ``morec``, how titles become item embeddings.
         replace: write over an encoder that lies there.
 
     Returns:
@@ -42,9 +50,21 @@ def train_and_keep(
     sequences = store.sequences(dataset)
     train_split, valid_split = (store.split(dataset, protocol, part) for part in ("train", "valid"))
     test_split, candidate_sets = store.candidate_sets(dataset, protocol, "test")
-    encoder, report = train_encoder(
-        architecture, sequences, train_split, valid_split, len(catalogue), config, progress
-    )
+    encoder: SequentialEncoder
+    source, made_from = "trained", {}
+    if architecture == MOREC:
+        # Only here: the others need not wait for transformers to load.
+        from train.morec import TitleTraining, train_morec
+
+        titles = titles or TitleTraining()
+        source = f"trained on titles, read by {titles.text_encoder}"
+        encoder, report, made_from["titles"] = train_morec(
+            catalogue, sequences, train_split, valid_split, titles, config, progress
+        )
+    else:
+        encoder, report = train_encoder(
+            architecture, sequences, train_split, valid_split, len(catalogue), config, progress
+        )
     evaluation = evaluate_encoder(encoder, sequences, test_split, candidate_sets, dataset=dataset)
     save_encoder(
         encoder,
@@ -52,7 +72,8 @@ def train_and_keep(
         dataset=dataset,
         catalogue_hash=catalogue.hash,
         seed=config.seed,
-        training={**asdict(config), "protocol": protocol, **report.as_document()},
+        source=source,
+        training={**asdict(config), "protocol": protocol, **made_from, **report.as_document()},
         metrics={"test": evaluation.as_document()},
         replace=replace,
     )
@@ -61,6 +82,7 @@ def train_and_keep(
         "path": str(folder),
         "architecture": architecture,
         "protocol": protocol,
+        **made_from,
         **report.as_document(),
         "test": evaluation.as_document(),
     }

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from llara_app.encoders.base import PADDING, SequentialEncoder, as_tensors
-from llara_app.encoders.configs import AnyEncoderConfig
+from llara_app.encoders.configs import ARCHITECTURES, MOREC, AnyEncoderConfig
 from llara_app.encoders.folder import build_encoder
 from llara_app.errors import DataError, NotFoundError
 from llara_app.sequences import CandidateSets, IntArray, Sequences, Split, history_windows
@@ -71,8 +71,9 @@ TUNED: Mapping[str, EncoderTraining] = {
     "gru4rec": EncoderTraining(),
     # A Caser window trains one prediction where the others train up to ten: as many predictions a step.
     "caser": EncoderTraining(batch_size=256),
+    MOREC: EncoderTraining(),  # SASRec's
 }
-"""The settings of each architecture that did best on the validation users."""
+"""The settings of each that did best on the validation users."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,11 @@ def encoder_config(architecture: str, num_items: int, training: EncoderTraining)
     return config
 
 
+def adamw(encoder: SequentialEncoder, config: EncoderTraining) -> torch.optim.Optimizer:
+    """AdamW over all weights of an encoder."""
+    return torch.optim.AdamW(encoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
 def train_encoder(
     architecture: str,
     sequences: Sequences,
@@ -140,6 +146,9 @@ def train_encoder(
     num_items: int,
     config: EncoderTraining | None = None,
     progress: Progress | None = None,
+    *,
+    build: Callable[[AnyEncoderConfig], SequentialEncoder] = build_encoder,
+    make_optimizer: Callable[[SequentialEncoder, EncoderTraining], torch.optim.Optimizer] = adamw,
 ) -> tuple[SequentialEncoder, TrainingReport]:
     """Train an encoder from fresh weights and keep those of its best epoch on the validation users.
 
@@ -149,6 +158,8 @@ def train_encoder(
             beyond.
         valid_split: rows for early stopping; those with too short a history are left out.
         config: default: the tuned settings of the architecture.
+        build: makes the encoder from its shapes, with fresh weights.
+        make_optimizer: of its weights.
 
     Returns:
         the encoder, frozen and in evaluation mode on the CPU, and what its training came to.
@@ -157,17 +168,17 @@ def train_encoder(
         NotFoundError: if there is no such architecture.
         DataError: if there is nothing to train or to validate on.
     """
-    if architecture not in TUNED:
-        raise NotFoundError.of("encoder architecture", architecture, TUNED)
+    if architecture not in ARCHITECTURES:
+        raise NotFoundError.of("encoder architecture", architecture, ARCHITECTURES)
     config = config or TUNED[architecture]
     shapes = encoder_config(architecture, num_items, config)
     rng = np.random.default_rng(config.seed)
     with _seeded(config):
-        encoder = build_encoder(shapes).to(config.device)
+        encoder = build(shapes).to(config.device)
         stride = config.stride if encoder.all_positions else 1
         windows = _Windows(sequences, train_split, stride, config.thinning)
         validation = _Validation(sequences, valid_split, num_items, config, rng)
-        optimizer = torch.optim.AdamW(encoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = make_optimizer(encoder, config)
         best, best_weights = _Best(), encoder.state_dict()
         started, training_seconds, trained_positions = time.perf_counter(), 0.0, 0
         for epoch in range(1, config.max_epochs + 1):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from llara_app.catalogue import Catalogue, Item
 from llara_app.prompts import HybridPrompt, PromptMode, PromptTemplate, answer_text, build_prompt
@@ -65,34 +66,54 @@ def evaluate_ranker(
         progress: told how many more prompts are done.
     """
     flat = [prompt for redraw in prompts for prompt in redraw]
-    shape = sets.positions.shape
     seconds = _seconds_per_user(ranker, flat[:TIMED_USERS], mode, protocol)
     ranks: list[int] = []
-    valid: list[bool] = []
+    named: list[int | None] = []
     positions = sets.positions.ravel()
     for first in range(0, len(flat), CHUNK):
         chunk = flat[first : first + CHUNK]
-        places = positions[first : first + len(chunk)]
         if protocol == "generate":
-            for prompt, answer, place in zip(chunk, ranker.generate(chunk, mode), places, strict=True):
-                named = named_candidate(answer, prompt.candidates, mode)
-                valid.append(named is not None)
-                ranks.append(1 if named == place else len(prompt.candidates))
+            answers = ranker.generate(chunk, mode)
+            named += [named_candidate(a, prompt.candidates, mode) for prompt, a in zip(chunk, answers, strict=True)]
         else:
             scores = np.stack([scored.log_likelihoods for scored in ranker.score(chunk, mode)])
-            ranks += ranks_from_scores(scores, places).tolist()
+            ranks += ranks_from_scores(scores, positions[first : first + len(chunk)]).tolist()
         if progress is not None:
             progress(len(chunk))
-    evaluation = Evaluation.from_ranks(
-        np.array(ranks).reshape(shape),
+    if protocol == "generate":
+        return evaluate_answers(named, sets, dataset, seconds)
+    return Evaluation.from_ranks(
+        np.array(ranks).reshape(sets.positions.shape),
         dataset=dataset,
         num_candidates=sets.candidates.shape[-1],
         candidates_hash=sets.hash,
-        valid=np.array(valid).reshape(shape) if protocol == "generate" else None,
         seconds_per_user=seconds,
     )
-    if protocol != "generate":
-        return evaluation
+
+
+def evaluate_answers(
+    named: Sequence[int | None],
+    sets: CandidateSets,
+    dataset: str,
+    seconds_per_user: npt.NDArray[np.float64] | None = None,
+) -> Evaluation:
+    """Evaluate answers by the candidate that each one names.
+
+    Args:
+        named: ``redraws * n`` places among the candidates, redraw by redraw; None where an answer names no candidate,
+            or two: it is invalid and wrong (correct / all).
+        seconds_per_user: that some of the answers took.
+    """
+    shape, num_candidates = sets.positions.shape, sets.candidates.shape[-1]
+    places = np.array([-1 if place is None else place for place in named]).reshape(shape)
+    evaluation = Evaluation.from_ranks(
+        np.where(places == sets.positions, 1, num_candidates),
+        dataset=dataset,
+        num_candidates=num_candidates,
+        candidates_hash=sets.hash,
+        valid=places >= 0,
+        seconds_per_user=seconds_per_user,
+    )
     return replace(
         evaluation,
         metrics={name: evaluation.metrics[name] for name in GENERATE_METRICS},

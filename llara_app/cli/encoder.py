@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,20 +18,11 @@ from llara_app.cli.common import (
     settings,
 )
 from llara_app.cli.options import epoch_progress
-from llara_app.encoders.configs import ARCHITECTURES
-from llara_app.errors import BundleError
-
-if TYPE_CHECKING:
-    pass
+from llara_app.cli.train import NANO
+from llara_app.encoders.configs import MOREC, TRAINABLE
+from llara_app.errors import BundleError, UsageError
 
 _dataset = click.option("--dataset", required=True, metavar="NAME", help="A dataset in the store.")
-_protocol = click.option(
-    "--protocol",
-    type=click.Choice(options.PROTOCOLS),
-    default="paper",
-    show_default=True,
-    help="Which rows: the paper's 8:1:1 over users, or the last items of all users.",
-)
 _replace = click.option("--replace", is_flag=True, help="Overwrite an encoder of the same name.")
 
 
@@ -51,17 +42,34 @@ def encoder() -> None:
         "llara-app encoder train --dataset movielens --encoder sasrec",
         "llara-app encoder train --dataset lastfm --encoder caser --protocol leave-one-out --name caser-loo",
         "llara-app encoder train --dataset movielens --encoder gru4rec --seed 1 --output ./gru --format json",
+        "llara-app encoder train --dataset movielens --encoder morec --text-encoder ./my-llm",
     )
 )
 @_dataset
-@click.option("--encoder", "architecture", required=True, type=click.Choice(ARCHITECTURES), help="Which.")
+@click.option(
+    "--encoder",
+    "architecture",
+    required=True,
+    type=click.Choice(TRAINABLE),
+    help="Which; morec is SASRec over titles.",
+)
 @click.option("--name", metavar="NAME", help="Keep it under this name [default: the architecture].")
 @click.option("--output", type=click.Path(path_type=Path), help="Write it to this folder instead.")
-@_protocol
+@options.protocol
 @click.option("--epochs", type=click.IntRange(min=1), help="At most; training stops early by itself.")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Of AdamW.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="History windows in a step.")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="On embeddings and in between.")
+@click.option(
+    "--text-encoder",
+    metavar="NAME",
+    help="What reads the titles for morec: nano, or any Hugging Face LLM or text encoder [default: nano].",
+)
+@click.option(
+    "--end-to-end",
+    is_flag=True,
+    help="Of morec: train the text encoder along. It reads all titles at every step: for a GPU or a small one.",
+)
 @options.device
 @_replace
 def train(
@@ -74,6 +82,8 @@ def train(
     learning_rate: float | None,
     batch_size: int | None,
     dropout: float | None,
+    text_encoder: str | None,
+    end_to_end: bool,
     device: str | None,
     replace: bool,
 ) -> None:
@@ -90,8 +100,19 @@ def train(
     from train.encoder_run import train_and_keep
     from train.encoders import TUNED
 
+    if architecture != MOREC and (text_encoder or end_to_end):
+        raise UsageError(
+            f"{architecture} does not read titles",
+            "--text-encoder and --end-to-end are of morec",
+            "Leave them out, or pass --encoder morec.",
+        )
     folder = output or encoder_folder(dataset, name or architecture)
     refuse_existing(folder, replace)
+    titles = None
+    if architecture == MOREC:
+        from train.morec import TitleTraining
+
+        titles = TitleTraining(text_encoder or NANO, end_to_end)
     given: dict[str, Any] = {
         "max_epochs": epochs,
         "learning_rate": learning_rate,
@@ -108,7 +129,15 @@ def train(
         epoch_progress(f"{architecture} on {dataset}", config.max_epochs) as show,
     ):
         document = train_and_keep(
-            store, dataset, architecture, protocol, folder, config=config, replace=replace, progress=show
+            store,
+            dataset,
+            architecture,
+            protocol,
+            folder,
+            config=config,
+            titles=titles,
+            replace=replace,
+            progress=show,
         )
     print_result(f"{architecture} trained on {dataset}", document)
 
@@ -172,7 +201,7 @@ def import_(file: Path, dataset: str, name: str | None, replace: bool) -> None:
 )
 @click.argument("name_or_path")
 @_dataset
-@_protocol
+@options.protocol
 @click.option("--redraws", type=click.IntRange(min=1), default=20, show_default=True, help="Of negatives.")
 @click.option("--candidates", type=click.IntRange(min=2), default=20, show_default=True, help="Of each user.")
 @options.device

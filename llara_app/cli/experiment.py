@@ -10,12 +10,16 @@ import click
 from llara_app.cli import options
 from llara_app.cli.common import Command, Group, examples, note, print_json, print_table, progress_bar, settings
 from llara_app.cli.evaluate import frozen_prompts, same_data
+from llara_app.cli.experiment_chat import chat
 from llara_app.errors import UsageError
 
 
 @click.group(cls=Group)
 def experiment() -> None:
     """Questions about trained bundles, answered with intervals."""
+
+
+experiment.add_command(chat)
 
 
 @experiment.command(

@@ -27,6 +27,14 @@ _ENGINE_OPTIONS = "llara_app.engine_options"
 device = click.option("--device", help="cuda, cuda:1, mps or cpu [default: the best there is].")
 mode = click.option("--mode", type=click.Choice(MODES), help="How items are shown [default: as trained].")
 
+protocol = click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    default="paper",
+    show_default=True,
+    help="Which rows: the paper's 8:1:1 over users, or the last items of all users.",
+)
+
 
 def _keep_engine_option(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value is not None and parameter.name is not None:

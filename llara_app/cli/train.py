@@ -162,9 +162,9 @@ def _encoder(store: Store, dataset: str, name: str, protocol: str, device: str |
     Raises:
         UsageError: the encoder learned from another split, whose training rows hold this one's test items.
     """
-    from llara_app.encoders import ARCHITECTURES, EncoderManifest, find_encoder
+    from llara_app.encoders import TRAINABLE, EncoderManifest, find_encoder
 
-    if name not in ARCHITECTURES:
+    if name not in TRAINABLE:
         folder = find_encoder(name, dataset)
     else:
         folder = ensure_encoder(store, dataset, name, protocol, device)

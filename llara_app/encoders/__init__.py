@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llara_app.encoders.configs import (
     ARCHITECTURES,
+    TRAINABLE,
     CaserConfig,
     EncoderConfig,
     GRU4RecConfig,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARCHITECTURES",
+    "TRAINABLE",
     "CaserConfig",
     "EncoderConfig",
     "EncoderManifest",

@@ -15,6 +15,12 @@ from llara_app.sequences import MAX_HISTORY
 Architecture = Literal["sasrec", "gru4rec", "caser"]
 ARCHITECTURES: tuple[Architecture, ...] = ("sasrec", "gru4rec", "caser")
 
+MOREC = "morec"
+"""A SASRec whose items were trained from their titles; once trained, it is a ``sasrec`` like any other."""
+
+TRAINABLE = (*ARCHITECTURES, MOREC)
+"""What an encoder may be trained as."""
+
 
 class EncoderConfig(BaseModel):
     """What all encoders share.

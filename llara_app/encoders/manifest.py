@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llara_app import locations
-from llara_app.encoders.configs import ARCHITECTURES, AnyEncoderConfig
+from llara_app.encoders.configs import TRAINABLE, AnyEncoderConfig
 from llara_app.errors import BundleError, NotFoundError
 
 MANIFEST_FILE = "manifest.json"
@@ -26,7 +26,7 @@ class EncoderManifest(BaseModel):
         catalogue_hash: :attr:`llara_app.catalogue.Catalogue.hash` of that dataset's items.
         weights_sha256: of ``encoder.safetensors``.
         seed: of the training; None for an imported checkpoint.
-        source: ``trained``, or the file that it was imported from.
+        source: ``trained``, by itself or on what; or the file that it was imported from.
         training: the training's settings and figures, for the person to read.
         metrics: evaluations by name, as :meth:`train.metrics.Evaluation.as_document` gives them.
         versions: package versions that wrote it.
@@ -106,7 +106,7 @@ def find_encoder(name_or_path: str, dataset: str) -> Path:
     ):
         if (folder / MANIFEST_FILE).is_file():
             return folder
-    if name_or_path in ARCHITECTURES:
+    if name_or_path in TRAINABLE:
         hint = f"Train it with: llara-app encoder train --dataset {dataset} --encoder {name_or_path}"
         raise NotFoundError(f"No encoder {name_or_path!r} for {dataset!r}", "", hint)
     known = [folder.name for folder in list_encoders()]

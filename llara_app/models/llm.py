@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -53,6 +54,7 @@ def load_llm(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     revision: str | None = None,
+    auto_class: type[Any] = AutoModelForCausalLM,
 ) -> LLM:
     """Load a causal LLM.
 
@@ -61,6 +63,8 @@ def load_llm(
         device: where its weights go.
         dtype: of its weights; by default :func:`preferred_dtype`.
         revision: a hub commit or tag.
+        auto_class: of transformers; ``AutoModel`` loads it without the head that predicts tokens, or a text encoder
+            that never had one.
 
     Raises:
         LlaraError: it cannot be loaded; the message says why.
@@ -76,9 +80,7 @@ def load_llm(
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-            model = AutoModelForCausalLM.from_pretrained(
-                source, revision=revision, dtype=dtype or preferred_dtype(device)
-            )
+            model = auto_class.from_pretrained(source, revision=revision, dtype=dtype or preferred_dtype(device))
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise LlaraError(

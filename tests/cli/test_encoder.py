@@ -17,6 +17,7 @@ from llara_app.encoders import load_encoder
 from llara_app.store import Store
 from tests.encoders import stand_ins
 from tests.small_world import NUM_ITEMS, source
+from tests.tiny_llm import make_llm
 
 QUICK = ("--epochs", "1", "--protocol", "leave-one-out", "--seed", "3", "--quiet")
 
@@ -79,6 +80,25 @@ def test_train_evaluate_and_list(llara: Any) -> None:
     assert "small-gru4rec" in llara("encoder", "list")[1]
 
 
+def test_morec_becomes_a_sasrec_that_says_what_it_was_made_from(llara: Any, tmp_path: Path) -> None:
+    titles = ("--text-encoder", str(make_llm(tmp_path / "llm")))
+    code, out, err = train_one(llara, *titles, "--format", "json", architecture="morec")
+    assert (code, err) == (0, "")
+    trained = json.loads(out)
+    assert (trained["encoder"], trained["architecture"]) == ("small-morec", "morec")
+    _, manifest = load_encoder(locations.encoders() / "small-morec")
+    assert manifest.config.architecture == "sasrec"
+    assert manifest.training["titles"] == trained["titles"]
+    assert trained["titles"]["text_encoder"] == str(tmp_path / "llm")
+    assert not trained["titles"]["end_to_end"]
+    assert len(trained["titles"]["text_fingerprint"]) == 64
+    arguments = ("--dataset", "small", "--protocol", "leave-one-out", "--format", "json")
+    code, out, _ = llara("encoder", "evaluate", "morec", *arguments)
+    assert code == 0
+    assert json.loads(out)["hit_ratio_at_1"] == trained["test"]["hit_ratio_at_1"]
+    assert "trained on titles, read by" in json.loads(llara("encoder", "list", "--format", "json")[1])[0]["source"]
+
+
 def test_candidates_and_redraws_are_chosen(llara: Any) -> None:
     train_one(llara)
     arguments = ("encoder", "evaluate", "gru4rec", "--dataset", "small", "--protocol", "leave-one-out")
@@ -139,7 +159,11 @@ def test_an_interrupted_training_leaves_nothing(llara: Any, monkeypatch: pytest.
     ("arguments", "code", "message"),
     [
         (("train", "--dataset", "smal", "--encoder", "sasrec"), 2, "small"),
-        (("train", "--dataset", "small", "--encoder", "morec"), 2, "morec"),
+        (("train", "--dataset", "small", "--encoder", "bert4rec"), 2, "bert4rec"),
+        (("train", "--dataset", "small", "--encoder", "sasrec", "--end-to-end"), 2, "--encoder morec"),
+        (("train", "--dataset", "small", "--encoder", "caser", "--text-encoder", "nano"), 2, "--encoder morec"),
+        (("train", "--dataset", "small", "--encoder", "morec", "--text-encoder", "./absent"), 2, "absent"),
+        (("evaluate", "morec", "--dataset", "small"), 2, "--encoder morec"),
         (("train", "--dataset", "small", "--encoder", "sasrec", "--device", "tpu9"), 2, "tpu9"),
         (("evaluate", "caser", "--dataset", "small"), 2, "--encoder caser"),
         (("import", "absent.pt", "--dataset", "small"), 1, "No such file"),
@@ -171,5 +195,5 @@ def test_help_shows_examples_and_the_encoders() -> None:
     from llara_app.cli.encoder import encoder
 
     result: Result = CliRunner().invoke(encoder, ["train", "--help"])
-    assert "sasrec|gru4rec|caser" in result.output
+    assert "sasrec|gru4rec|caser|morec" in result.output
     assert "llara-app encoder train --dataset movielens --encoder sasrec" in result.output

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +17,10 @@ from llara_app.prompts import HybridPrompt
 from llara_app.prompts.served_text import served_text
 from llara_app.ranking.gguf_file import find_gguf
 from llara_app.recommend import Recommender
+from tests.llama_cpp_server import llama_cpp_server
 from train.export.run import ExportOptions, export_bundle
 
 pytestmark = pytest.mark.slow
-
-SERVER_PACKAGES = ("uvicorn", "fastapi", "pydantic_settings", "sse_starlette", "starlette_context", "yaml")
 
 
 @pytest.fixture(scope="module")
@@ -40,53 +32,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    missing = [name for name in SERVER_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.skip(f"llama-cpp-python[server] is not installed: {', '.join(missing)}")
-    port = free_port()
     baked = next(folder.glob("gguf/*-baked-f16.gguf"))
-    log = (tmp_path_factory.mktemp("server") / "log").open("wb")
-    command = [
-        sys.executable,
-        "-m",
-        "llama_cpp.server",
-        "--model",
-        str(baked),
-        "--n_ctx",
-        "1024",
-        "--logits_all",
-        "true",
-    ]
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port), "--n_threads", "1"],
-        stdout=log,
-        stderr=log,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            assert process.poll() is None, Path(log.name).read_text()[-2000:]
-            try:
-                urllib.request.urlopen(f"{address}/v1/models", timeout=5).close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                assert time.monotonic() < deadline, Path(log.name).read_text()[-2000:]
-                time.sleep(0.2)
+    log = tmp_path_factory.mktemp("server") / "log"
+    with llama_cpp_server(baked, log, "--logits_all", "true") as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        log.close()
 
 
 def ask(address: str, prompt: str, **options: int) -> dict[str, Any]:

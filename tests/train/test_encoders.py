@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from llara_app.encoders import ARCHITECTURES
+from llara_app.encoders import ARCHITECTURES, TRAINABLE
 from llara_app.errors import DataError, NotFoundError
 from llara_app.sequences import Sequences, Split, draw_candidates, history_windows
 from train.encoders import (
@@ -212,8 +212,9 @@ def test_candidates_of_other_rows_are_refused(world: tuple[Sequences, Split, Spl
 def test_what_cannot_be_trained_says_why(world: tuple[Sequences, Split, Split, Split]) -> None:
     sequences, train, valid, _ = world
     nothing = Split("paper", "train", train.users[:0], train.targets[:0])
-    with pytest.raises(NotFoundError, match="bert4rec"):
-        train_encoder("bert4rec", sequences, train, valid, NUM_ITEMS)
+    for unknown in ("bert4rec", "morec"):
+        with pytest.raises(NotFoundError, match=unknown):
+            train_encoder(unknown, sequences, train, valid, NUM_ITEMS)
     with pytest.raises(DataError, match="nothing to train on"):
         train_encoder("sasrec", sequences, nothing, valid, NUM_ITEMS, SMALL)
     with pytest.raises(DataError, match="nothing to validate on"):
@@ -221,4 +222,4 @@ def test_what_cannot_be_trained_says_why(world: tuple[Sequences, Split, Split, S
 
 
 def test_every_architecture_has_settings() -> None:
-    assert set(TUNED) == set(ARCHITECTURES)
+    assert set(TUNED) == set(TRAINABLE)

@@ -1,0 +1,261 @@
+"""``llara-app experiment chat``: a chat model behind an OpenAI-compatible API as one more system."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llara_app.cli import options
+from llara_app.cli.common import Command, examples, note, print_json, print_table, progress_bar, settings
+from llara_app.errors import UsageError
+
+if TYPE_CHECKING:
+    from llara_app.prompts import HybridPrompt
+    from llara_app.ranking.chat_ranker import ChatRanker
+    from train.experiments.chat import ChatResult
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+
+
+class Parameter(click.ParamType[tuple[str, Any]]):
+    """``NAME=VALUE`` with a value in JSON, or plain text where it is none."""
+
+    name = "NAME=VALUE"
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> tuple[str, Any]:
+        name, equals, text = str(value).partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not NAME=VALUE", parameter, context)
+        if name in ("model", "messages", "stream", "n"):
+            self.fail(f"{name!r} is not free to choose", parameter, context)
+        try:
+            return name, json.loads(text)
+        except ValueError:
+            return name, text
+
+
+@click.command(
+    cls=Command,
+    epilog=examples(
+        "llara-app experiment chat --dataset movielens --model gpt-4 --base-url https://api.openai.com/v1 --dry-run",
+        "llara-app experiment chat --dataset movielens --model gpt-4 --base-url https://api.openai.com/v1 "
+        "--price-in 30 --price-out 60 --output gpt-4.json",
+        "llara-app experiment chat --dataset demo --model nano --base-url http://127.0.0.1:8000/v1 --users 50",
+    ),
+)
+@click.option("--dataset", required=True, metavar="NAME", help="A dataset in the store.")
+@click.option("--model", required=True, metavar="NAME", help="As the server calls it; answers are kept by this name.")
+@click.option("--base-url", required=True, metavar="URL", help="What stands before /chat/completions.")
+@click.option(
+    "--key-env",
+    metavar="VARIABLE",
+    default=KEY_VARIABLE,
+    show_default=True,
+    help="The environment variable that holds the API key; a server on this machine needs none.",
+)
+@options.protocol
+@click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Whose rows.")
+@click.option("--users", type=click.IntRange(1), help="So many of them, drawn by --seed [default: all].")
+@click.option("--redraws", type=click.IntRange(1), default=1, show_default=True, help="Of the candidates.")
+@click.option(
+    "--candidates", "num_candidates", type=click.IntRange(2), default=20, show_default=True, help="Of each user."
+)
+@click.option("--template", metavar="NAME", help="The prompt's words [default: those of the dataset's domain].")
+@click.option(
+    "--parameter",
+    "parameters",
+    type=Parameter(),
+    multiple=True,
+    help="Of the requests, such as max_completion_tokens=200; null leaves one out [temperature=0, max_tokens=128].",
+)
+@click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Requests at a time.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds that the server may be silent.",
+)
+@click.option("--price-in", type=click.FloatRange(min=0), help="Of a million tokens read.")
+@click.option("--price-out", type=click.FloatRange(min=0), help="Of a million tokens written.")
+@click.option("--dry-run", is_flag=True, help="Only say how much would be asked.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write results and answers here, as JSON."
+)
+def chat(
+    dataset: str,
+    model: str,
+    base_url: str,
+    key_env: str,
+    protocol: str,
+    split: str,
+    users: int | None,
+    redraws: int,
+    num_candidates: int,
+    template: str | None,
+    parameters: Sequence[tuple[str, Any]],
+    concurrency: int,
+    timeout: float,
+    price_in: float | None,
+    price_out: float | None,
+    dry_run: bool,
+    output: Path | None,
+) -> None:
+    """Ask a chat model for the next title, and measure its answers.
+
+    Every answer is kept as it arrives: the same command goes on where an interrupted one stopped, and pays for
+    nothing twice. An answer that names no candidate, or two, is invalid and wrong.
+    """
+    from llara_app import locations
+    from llara_app.files import write_whole
+    from llara_app.prompts import find_template
+    from llara_app.ranking.chat_client import ChatClient, is_loopback
+    from llara_app.ranking.chat_ranker import ChatRanker, Usage
+    from llara_app.store.chat_answers import ChatAnswers
+    from train.evaluation import evaluation_prompts
+    from train.experiments.chat import chat_experiment, some_users
+
+    if (price_in is None) != (price_out is None):
+        raise UsageError("A cost needs both prices", "", "Give --price-in and --price-out, or neither.")
+    with settings().open_store() as store:
+        info = store.dataset(dataset)
+        words = find_template(template) if template else find_template(info.domain, fallback=True)
+        catalogue, sequences = store.catalogue(dataset), store.sequences(dataset)
+        rows, sets = store.candidate_sets(
+            dataset, protocol, split, num_candidates=num_candidates, redraws=redraws, seed=settings().seed
+        )
+    rows, sets = some_users(rows, sets, users, settings().seed)
+    prompts = evaluation_prompts(catalogue, words, sequences, rows, sets)
+    key = os.environ.get(key_env, "").strip()
+    with ChatClient(base_url, key, timeout=timeout) as client, ChatAnswers(locations.chat_answers()) as kept:
+        ranker = ChatRanker(client, model, kept, parameters=dict(parameters), concurrency=concurrency)
+        if dry_run:
+            _print_estimate(ranker, [prompt for redraw in prompts for prompt in redraw], price_in, price_out)
+            return
+        if not key and not is_loopback(base_url):
+            raise UsageError(
+                "No API key",
+                f"the environment variable {key_env} is not set",
+                f"Set it (export {key_env}=...), or name another with --key-env.",
+            )
+        try:
+            with progress_bar() as progress:
+                task = progress.add_task(f"{model}, answers", total=sets.positions.size)
+                result = chat_experiment(
+                    ranker, prompts, sets, dataset, progress=lambda count: progress.advance(task, count)
+                )
+        except KeyboardInterrupt:
+            note(f"{len(ranker.asked)} new answers are kept; the same command goes on from there.")
+            raise
+    usage, asked = Usage.of(result.answers), Usage.of(ranker.asked)
+    document: dict[str, Any] = {
+        "model": model,
+        "base_url": client.base_url,
+        "protocol": protocol,
+        "split": split,
+        "template": words.name,
+        "parameters": ranker.parameters,
+        **result.evaluation.as_document(),
+        "usage": usage.as_document(),
+        "asked_now": asked.as_document(),
+    }
+    if price_in is not None and price_out is not None:
+        document["cost"] = {
+            "price_in": price_in,
+            "price_out": price_out,
+            "all_answers": usage.cost(price_in, price_out),
+            "asked_now": asked.cost(price_in, price_out),
+        }
+    if output is not None:
+        users_of_rows = [sequences.user_ids[int(user)] for user in rows.users]
+        everything = {
+            **document,
+            "answers": _answers(result, users_of_rows, prompts, sets.positions.ravel().tolist()),
+        }
+        write_whole(output, json.dumps(everything, ensure_ascii=False, indent=2) + "\n")
+    if settings().as_json:
+        print_json(document)
+        return
+    _print_result(document)
+
+
+def _answers(
+    result: ChatResult, users: Sequence[str], prompts: Sequence[Sequence[HybridPrompt]], positions: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Every answer beside the item that came next."""
+    rows = [
+        (redraw, user, prompt) for redraw, row in enumerate(prompts) for user, prompt in zip(users, row, strict=True)
+    ]
+    return [
+        {
+            "redraw": redraw,
+            "user": user,
+            "answer": answer.text,
+            "named": prompt.candidates[named].item_id if named is not None else None,
+            "target": prompt.candidates[position].item_id,
+        }
+        for (redraw, user, prompt), answer, named, position in zip(
+            rows, result.answers, result.named, positions, strict=True
+        )
+    ]
+
+
+def _print_estimate(
+    ranker: ChatRanker, prompts: Sequence[HybridPrompt], price_in: float | None, price_out: float | None
+) -> None:
+    from llara_app.ranking.chat_ranker import Usage
+
+    missing = ranker.missing(prompts)
+    reading = sum(request.estimated_tokens for request in missing)
+    bound = ranker.parameters.get("max_tokens")
+    document: dict[str, Any] = {
+        "model": ranker.model,
+        "answers_kept": len(prompts) - len(missing),
+        "requests": len(missing),
+        "tokens_to_read_about": reading,
+        "tokens_to_write_at_most": len(missing) * bound if bound else None,
+    }
+    if price_in is not None and price_out is not None and bound:
+        document["cost_at_most_about"] = Usage(len(missing), reading, len(missing) * bound).cost(price_in, price_out)
+    if settings().as_json:
+        print_json(document)
+        return
+    print_table("Nothing was asked", ["", ""], [[name.replace("_", " "), value] for name, value in document.items()])
+
+
+def _print_result(document: dict[str, Any]) -> None:
+    def interval(name: str) -> str:
+        low, high = document[name]["ci95"]
+        return f"{document[name]['mean']:.4f} [{low:.3f}, {high:.3f}]"
+
+    table: list[list[object]] = [
+        ["HR@1", interval("hit_ratio_at_1")],
+        ["ValidRatio", interval("valid_ratio")],
+        ["ms per request", f"{document['ms_per_user']['p50']:.0f}"],
+    ]
+    for title, part in (("all answers", "usage"), ("asked now", "asked_now")):
+        usage = document[part]
+        tokens = f"{usage['prompt_tokens']:,} tokens read, {usage['completion_tokens']:,} written"
+        table.append([title, f"{usage['answers']:,}: {tokens}"])
+        if "cost" in document:
+            table.append([f"cost of {title}", f"{document['cost']['all_answers' if part == 'usage' else part]:.4f}"])
+    print_table(
+        f"{document['model']} on {document['dataset']}, {document['split']}, {document['n']} users, "
+        f"{document['redraws']} redraws",
+        ["", ""],
+        table,
+    )
+    usage = document["usage"]
+    if usage["cut_off"]:
+        note(
+            f"{usage['cut_off']} answers ran into the bound on their length; raise it with --parameter max_tokens=..."
+        )
+    if usage["uncounted"]:
+        note(f"The server did not count the tokens of {usage['uncounted']} answers; they are missing from the sums.")
