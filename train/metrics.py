@@ -201,6 +201,7 @@ class Evaluation:
         values = {
             "hit_ratio_at_1": hit_ratio(ranks, 1),
             "hit_ratio_at_5": hit_ratio(ranks, 5),
+            "hit_ratio_at_10": hit_ratio(ranks, 10),
             "ndcg_at_5": ndcg(ranks, 5),
             "ndcg_at_10": ndcg(ranks, 10),
             "mrr": reciprocal_rank(ranks),

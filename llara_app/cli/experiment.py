@@ -1,4 +1,4 @@
-"""``llara-app experiment``: questions about a bundle, answered with intervals."""
+"""``llara-app experiment``: the paper's questions, and questions about a bundle, answered with intervals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import click
 from llara_app.cli import options
 from llara_app.cli.common import Command, Group, examples, note, print_json, print_table, progress_bar, settings
 from llara_app.cli.evaluate import frozen_prompts, same_data
+from llara_app.cli.experiment_paper import rq1, rq2, rq3
 from llara_app.errors import UsageError
 
 
 @click.group(cls=Group)
 def experiment() -> None:
-    """Questions about trained bundles, answered with intervals."""
+    """The paper's questions, and questions about a bundle, answered with intervals."""
+
+
+for command in (rq1, rq2, rq3):
+    experiment.add_command(command)
 
 
 @experiment.command(
