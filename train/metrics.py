@@ -17,6 +17,9 @@ FloatArray = npt.NDArray[np.float64]
 RankArray = npt.NDArray[np.int64]
 
 RESAMPLES = 2000
+SIGNIFICANT = 0.05
+"""A difference is claimed only below this p-value, corrected, and only if its 95 % interval excludes zero."""
+
 _CHUNK_CELLS = 4_000_000
 
 
@@ -88,6 +91,11 @@ class PairedDifference:
     difference: float
     ci95: tuple[float, float]
     p_value: float
+
+    def shown(self, p_value: float) -> bool:
+        """Whether the difference may be claimed, given its p-value as corrected for the comparisons beside it."""
+        low, high = self.ci95
+        return p_value < SIGNIFICANT and not low <= 0 <= high
 
     def as_document(self) -> dict[str, object]:
         return {"difference": self.difference, "ci95": list(self.ci95), "p_value": self.p_value}

@@ -173,7 +173,7 @@ def rq2(study: Study) -> Design:
             for part, seed in zip(choice.parts, study.seeds, strict=True)
         ),
     )
-    random = "hybrid, random embeddings"
+    random = "hybrid with random embeddings"
     single = [
         finetuned(study, choice, mode.value, "text" if mode is PromptMode.TEXT else "direct", mode)
         for mode in (PromptMode.INDEX, PromptMode.TEXT, PromptMode.BEHAVIOUR)

@@ -17,7 +17,6 @@ from train.experiments.plan import Answers, Comparison, Reads
 from train.experiments.runner import Measured
 from train.metrics import Evaluation, PairedDifference, estimate, holm
 
-SIGNIFICANT = 0.05
 HEADLINE = "hit_ratio_at_1"
 
 
@@ -75,8 +74,7 @@ class Finding:
     @property
     def shown(self) -> bool:
         """Whether the difference may be claimed: its interval excludes zero, and so does the corrected test."""
-        low, high = self.difference.ci95
-        return self.p_value < SIGNIFICANT and not low <= 0 <= high
+        return self.difference.shown(self.p_value)
 
     @property
     def reading(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,15 @@ from train.metrics import Estimate, Evaluation
 
 DOCUMENT_FILE = "evaluation.json"
 PER_USER_FILE = "per_user.safetensors"
+
+
+def measured_once(folder: Path, about: Mapping[str, object], measure: Callable[[], Evaluation]) -> Evaluation:
+    """The evaluation kept in `folder`; it is measured, and kept there, if there is none."""
+    evaluation = kept_evaluation(folder)
+    if evaluation is None:
+        evaluation = measure()
+        keep_evaluation(folder, evaluation, about)
+    return evaluation
 
 
 def keep_evaluation(folder: Path, evaluation: Evaluation, about: Mapping[str, object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from llara_app.errors import DataError
 from llara_app.sequences import MIN_HISTORY, Sequences, Split
@@ -25,35 +26,44 @@ def checked_splits(store: Store, dataset: str, protocol: str) -> dict[str, Split
                 "Choose the other --protocol, or import more interactions.",
             )
     sequences = store.sequences(dataset)
-    for name in ("valid", "test"):
-        require_no_leakage(sequences, splits["train"], splits[name])
-    require_no_leakage(sequences, splits["valid"], splits["test"], trained_on=False)
+    for name in ("test", "valid"):
+        require_not_trained_on(sequences, splits["train"], splits[name])
+    require_disjoint(sequences, splits["valid"], splits["test"])
     return splits
 
 
-def require_no_leakage(sequences: Sequences, train: Split, asked: Split, *, trained_on: bool = True) -> None:
-    """Assert that no interaction asked for in one split is an answer in the other.
+def require_not_trained_on(sequences: Sequences, train: Split, asked: Split) -> None:
+    """Assert that training learns from no interaction that is asked for.
 
     Args:
-        train: a train split, in which every item up to and including a target is learned from. With `trained_on`
-            false, rows in which the targets alone are answers, as in validation.
+        train: a train split, in which every item up to and including a target is learned from.
 
     Raises:
         DataError: naming the first user whose target leaks, and how many do.
     """
-    if trained_on:
-        last = np.full(sequences.num_users, -1, dtype=np.int64)
-        np.maximum.at(last, train.users, train.targets)
-        leaks = np.flatnonzero(asked.targets <= last[asked.users])
-    else:
-        answers = set(zip(train.users.tolist(), train.targets.tolist(), strict=True))
-        pairs = zip(asked.users.tolist(), asked.targets.tolist(), strict=True)
-        leaks = np.flatnonzero([pair in answers for pair in pairs])
-    if len(leaks):
-        first = int(leaks[0])
-        raise DataError(
-            f"Answers of the {asked.name} split leak into {train.name}",
-            f"{len(leaks)} of {len(asked)} rows, the first of user {sequences.user_ids[int(asked.users[first])]!r} "
-            f"at position {int(asked.targets[first])} (protocol {asked.protocol!r})",
-            "No figure would mean anything: import the dataset anew.",
-        )
+    last = np.full(sequences.num_users, -1, dtype=np.int64)
+    np.maximum.at(last, train.users, train.targets)
+    _refuse(sequences, train, asked, asked.targets <= last[asked.users])
+
+
+def require_disjoint(sequences: Sequences, valid: Split, test: Split) -> None:
+    """Assert that validation, by which training is stopped, asks for no interaction that the test asks for.
+
+    Raises:
+        DataError: naming the first user whose target is in both, and how many are.
+    """
+    known = set(zip(valid.users.tolist(), valid.targets.tolist(), strict=True))
+    pairs = zip(test.users.tolist(), test.targets.tolist(), strict=True)
+    _refuse(sequences, valid, test, np.array([pair in known for pair in pairs], dtype=np.bool_))
+
+
+def _refuse(sequences: Sequences, learned: Split, asked: Split, leaks: npt.NDArray[np.bool_]) -> None:
+    if not leaks.any():
+        return
+    first = int(leaks.argmax())
+    raise DataError(
+        f"Answers of the {asked.name} split leak into {learned.name}",
+        f"{int(leaks.sum())} of {len(asked)} rows, the first of user {sequences.user_ids[int(asked.users[first])]!r} "
+        f"at position {int(asked.targets[first])} (protocol {asked.protocol!r})",
+        "No figure would mean anything: import the dataset anew.",
+    )

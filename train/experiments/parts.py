@@ -15,7 +15,7 @@ from llara_app.prompts import PromptTemplate
 from train.config import RunSpec
 from train.encoders import EncoderTraining, train_encoder
 from train.experiments.plan import Data, Part
-from train.finetune import finetune, prepare_run, training_folder
+from train.finetune import finetune, prepare_run, seed_torch, training_folder
 
 if TYPE_CHECKING:
     from train.experiments.runner import Workshop
@@ -99,7 +99,8 @@ class RandomEncoder(EncoderPart):
     def build(self, workshop: Workshop, folder: Path, label: str) -> None:
         catalogue = workshop.catalogue
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            # A trained encoder of this seed starts from the seed's own first draws: the control must share nothing.
+            seed_torch(self.seed, 1)
             encoder = build_encoder(SASRecConfig(num_items=len(catalogue), hidden_size=self.size))
         save_encoder(
             encoder,

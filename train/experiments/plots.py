@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from train.metrics import FloatArray, PairedDifference
 
 COLOURS = {"behaviour": "#1b7f79", "text": "#8a5a9e", "hybrid": "#c8553d"}
 PAPER_COLOUR = "#8c8c8c"
+MARKERS = "osD^vP*X"
 CURVE_POINTS = 100
 
 
@@ -101,15 +103,14 @@ def speed(outcomes: Sequence[Outcome]) -> bytes | None:
     if not timed:
         return None
     figure, axes = _canvas(5)
-    for outcome in timed:
+    for outcome, marker in zip(timed, itertools.cycle(MARKERS), strict=False):
         estimate, time = outcome.combined.metrics[HEADLINE], outcome.combined.ms_per_user["p50"]
         axes.plot((time, time), estimate.ci95, color=COLOURS[outcome.reads], linewidth=1.5)
-        axes.plot(time, estimate.mean, "o", color=COLOURS[outcome.reads])
-        axes.annotate(_name(outcome), (time, estimate.mean), textcoords="offset points", xytext=(6, 3), fontsize=8)
+        axes.plot(time, estimate.mean, marker, color=COLOURS[outcome.reads], markersize=8, label=_name(outcome))
     axes.set_xscale("log")
     axes.set_xlabel("milliseconds a user, median, asked one by one")
     axes.set_ylabel("HitRatio@1")
-    axes.margins(x=0.2)
+    figure.legend(loc="outside right upper", fontsize=8)
     axes.grid(alpha=0.3)
     return _png(figure)
 

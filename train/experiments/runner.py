@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from llara_app.step_report import StepReport
 from llara_app.store import Store
 from train.encoders import EpochReport
 from train.evaluation import evaluation_prompts
-from train.experiments.kept import keep_evaluation, kept_evaluation
+from train.experiments.kept import measured_once
 from train.experiments.leakage import checked_splits
 from train.experiments.plan import Answers, Data, Design, Part, Question, System
 from train.metrics import Evaluation
@@ -174,14 +174,14 @@ def _measure(design: Design, workshop: Workshop, system: System) -> Measured:
         found = []
         for number, subject in enumerate(system.subjects, start=1):
             label = system.name if len(system.subjects) == 1 else f"{system.name}, {number}/{len(system.subjects)}"
-            name = design.measurement(subject, answers, workshop.sets.hash)
-            folder = workshop.parts / name
-            evaluation = kept_evaluation(folder)
-            if evaluation is None:
-                evaluation = subject.evaluate(workshop, answers, label)
-                about = {"system": system.name, "answers": answers, "device": str(workshop.device)}
-                keep_evaluation(folder, evaluation, {**about, "subject": dict(subject.content)})
-            found.append(evaluation)
+            folder = workshop.parts / design.measurement(subject, answers, workshop.sets.hash)
+            about = {
+                "system": system.name,
+                "answers": answers,
+                "device": str(workshop.device),
+                "subject": dict(subject.content),
+            }
+            found.append(measured_once(folder, about, partial(subject.evaluate, workshop, answers, label)))
         evaluations[answers] = tuple(found)
     parts = [subject.training for subject in system.subjects]
     logs = tuple(part.place(workshop.parts) / LOG_FILE for part in parts if part is not None)
