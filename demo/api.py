@@ -13,7 +13,7 @@ from demo.failures import in_api
 from demo.visit import DEFAULT_CANDIDATES, Visit
 from demo.workbench import Workbench
 from llara_app.errors import UsageError
-from llara_app.prompts import BehaviourToken, Piece, PromptMode
+from llara_app.prompts import BehaviourToken, Piece, PromptMode, UserToken
 
 MOST_USERS = 200
 
@@ -87,6 +87,8 @@ def piece_document(piece: Piece) -> dict[str, Any]:
     if isinstance(piece, BehaviourToken):
         mention = piece.mention
         return {"kind": "behaviour", "item": mention.item.item_id, "role": str(mention.role)}
+    if isinstance(piece, UserToken):
+        return {"kind": "user"}
     if piece.mention is None:
         return {"kind": "text", "text": piece.text}
     return {"kind": "item", "text": piece.text, "item": piece.mention.item.item_id, "role": str(piece.mention.role)}

@@ -8,7 +8,7 @@ from html import escape
 
 from llara_app.catalogue import Item
 from llara_app.explain import Explanation
-from llara_app.prompts import BehaviourToken, HybridPrompt, PromptMode, Role, prompt_title
+from llara_app.prompts import BehaviourToken, HybridPrompt, PromptMode, Role, UserToken, prompt_title
 from llara_app.recommendation import RankedItem, Recommendation
 from llara_app.store.records import UserMatch
 
@@ -237,7 +237,7 @@ def why(explanation: Explanation) -> str:
     return f'{head}{about}<ol class="bars why">{"".join(rows)}</ol>'
 
 
-def legend(mode: PromptMode) -> str:
+def legend(mode: PromptMode, *, with_user: bool = False) -> str:
     """What the marks in a prompt mean; shapes differ, not only colours."""
     titled = "number of a history item" if mode is PromptMode.INDEX else "title in the history"
     entries = []
@@ -246,6 +246,8 @@ def legend(mode: PromptMode) -> str:
         entries += [f'<span class="item history">{titled}</span>', f'<span class="item candidate">{candidate}</span>']
     if mode in (PromptMode.HYBRID, PromptMode.BEHAVIOUR):
         entries.append('<span class="token">◆ item</span> behaviour token: the encoder’s view of the item')
+        if with_user:
+            entries.append('<span class="token">◆ user</span> user token: the encoder’s view of the whole history')
     return f'<div class="legend" aria-label="Legend">{"".join(f"<span>{entry}</span>" for entry in entries)}</div>'
 
 
@@ -260,6 +262,8 @@ def prompt(built: HybridPrompt, mode: PromptMode) -> str:
             parts.append(
                 f'<span class="token" title="behaviour token of {title(piece.mention.item.title)}">◆ {index}</span>'
             )
+        elif isinstance(piece, UserToken):
+            parts.append('<span class="token" title="the encoder’s view of the whole history">◆ user</span>')
         elif piece.mention is not None:
             role = "history" if piece.mention.role is Role.HISTORY else "candidate"
             parts.append(f'<span class="item {role}">{escape(piece.text)}</span>')
@@ -268,4 +272,8 @@ def prompt(built: HybridPrompt, mode: PromptMode) -> str:
     count = f"{mode} · {len(built.history)} items of history · {len(built.candidates)} candidates"
     if tokens:
         count += f" · {tokens} behaviour tokens"
-    return heading("The prompt", count) + legend(mode) + f'<div class="prompt" tabindex="0">{"".join(parts)}</div>'
+    return (
+        heading("The prompt", count)
+        + legend(mode, with_user=built.template.has_user)
+        + f'<div class="prompt" tabindex="0">{"".join(parts)}</div>'
+    )

@@ -16,7 +16,7 @@ import torch
 from llara_app.catalogue import Catalogue, Item
 from llara_app.encoders import SequentialEncoder
 from llara_app.errors import NotFoundError, UsageError
-from llara_app.models.bundle import load_bundle, load_encoder_of
+from llara_app.models.bundle import load_bundle, load_encoder_of, load_users
 from llara_app.models.manifest import TOKENIZER_FOLDER, Manifest
 from llara_app.prompts import HybridPrompt, PromptMode, build_prompt
 from llara_app.ranking import Ranker
@@ -158,7 +158,13 @@ class Recommender(Proposer):
         tell(path.name)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / TOKENIZER_FOLDER)
         ranker = LlamaCppRanker(
-            path, carried.table, tokenizer, manifest=manifest, threads=threads, gpu_layers=gpu_layers
+            path,
+            carried.table,
+            tokenizer,
+            users=load_users(folder, encoder, manifest),
+            manifest=manifest,
+            threads=threads,
+            gpu_layers=gpu_layers,
         )
         return cls(manifest, carried.catalogue, encoder, ranker)
 

@@ -50,8 +50,8 @@ class World:
     llm: Path
     encoder: Path
 
-    def spec(self, **config: object) -> RunSpec:
-        """A run of a few steps; keyword arguments change its configuration."""
+    def spec(self, template: str = "movie", **config: object) -> RunSpec:
+        """A run of a few steps; further keyword arguments change its configuration."""
         settings: dict[str, object] = {
             "batch_size": 8,
             "micro_batch_size": 4,
@@ -66,7 +66,7 @@ class World:
             protocol="leave-one-out",
             llm=str(self.llm),
             encoder=str(self.encoder),
-            template="movie",
+            template=template,
             config=FinetuneConfig(**{**settings, **config}),
         )
 

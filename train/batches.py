@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from llara_app.catalogue import Catalogue
 from llara_app.models.llara import left_pad
+from llara_app.models.users import encoder_histories
 from llara_app.prompts import PromptMode, PromptTemplate, PromptTokenizer, build_prompt
 from llara_app.sequences import MAX_HISTORY, Sequences, Split
 from train.curriculum import Curriculum
@@ -36,12 +37,17 @@ class ExampleKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """One training example as token ids; the answer ends with the end of sequence."""
+    """One training example as token ids; the answer ends with the end of sequence.
+
+    Attributes:
+        history: the items that the prompt was built from, for the encoder that makes the user's token of them.
+    """
 
     key: ExampleKey
     mode: PromptMode
     prompt_ids: list[int]
     answer_ids: list[int]
+    history: list[int]
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Batch:
     Attributes:
         input_ids, attention_mask, position_ids: ``[B, L]``; the last answer token is not among the inputs.
         labels: ``[B, A]``: the ids to be predicted at the last ``A`` places; -100 where the prompt still stands.
+        histories: ``[B, H]`` the users' item indexes, oldest first, filled on the right with -1.
         num_hybrid: how many of the ``B`` examples are shown in the curriculum's hard mode.
         keys: the names of the examples.
     """
@@ -59,6 +66,7 @@ class Batch:
     attention_mask: Tensor
     position_ids: Tensor
     labels: Tensor
+    histories: Tensor
     num_hybrid: int
     keys: tuple[ExampleKey, ...]
 
@@ -120,16 +128,15 @@ class PromptDataset(Dataset[Example]):
             rng, history[: self._last_target[user] + 1], len(self.catalogue), self.num_candidates - 1
         )
         candidates.insert(int(rng.integers(self.num_candidates)), target.index)
+        shown = history[max(0, position - MAX_HISTORY) : position].tolist()
         prompt = build_prompt(
-            self.template,
-            [self.catalogue[int(i)] for i in history[max(0, position - MAX_HISTORY) : position]],
-            [self.catalogue[i] for i in candidates],
+            self.template, [self.catalogue[i] for i in shown], [self.catalogue[i] for i in candidates]
         )
         mode = self.curriculum.mode(key.step, key.slot)
         answer = self.prompt_tokenizer.encode_answer(target, mode)
         room = self.max_length - len(answer) if self.max_length is not None else None
         encoded = self.prompt_tokenizer.encode(prompt, mode, room)
-        return Example(key, mode, encoded.ids, answer)
+        return Example(key, mode, encoded.ids, answer, shown)
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each row's history and answer as text, ``[n]``: what sorts it into a length bucket."""
@@ -240,6 +247,7 @@ class Collator:
 
     pad_id: int
     hard_mode: PromptMode
+    num_items: int
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         input_ids, attention_mask, position_ids = left_pad(
@@ -249,9 +257,12 @@ class Collator:
         labels = torch.full((len(examples), width), -100)
         for row, example in enumerate(examples):
             labels[row, width - len(example.answer_ids) :] = torch.tensor(example.answer_ids)
+        histories = encoder_histories(
+            [example.history for example in examples], num_items=self.num_items, max_history=MAX_HISTORY
+        )
         num_hybrid = sum(example.mode is self.hard_mode for example in examples)
         keys = tuple(example.key for example in examples)
-        return Batch(input_ids, attention_mask, position_ids, labels, num_hybrid, keys)
+        return Batch(input_ids, attention_mask, position_ids, labels, histories, num_hybrid, keys)
 
 
 def make_loader(
@@ -261,7 +272,7 @@ def make_loader(
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # a map-style dataset keyed by ExampleKey, collated into Batch
         batch_sampler=sampler,
-        collate_fn=Collator(dataset.prompt_tokenizer.eos_id, dataset.curriculum.hard),
+        collate_fn=Collator(dataset.prompt_tokenizer.eos_id, dataset.curriculum.hard, len(dataset.catalogue)),
         num_workers=num_workers,
         persistent_workers=persistent_workers and num_workers > 0,
         prefetch_factor=4 if num_workers else None,

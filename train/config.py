@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llara_app.errors import UsageError
-from llara_app.prompts import PromptMode
+from llara_app.prompts import PromptMode, PromptTemplate, find_template
+from llara_app.prompts.templates import KEYED
 from llara_app.sequences import MAX_HISTORY, MIN_HISTORY
 from train.curriculum import SCHEDULES
 
@@ -77,6 +78,14 @@ NANO_DEFAULTS: Mapping[str, Any] = {
     "lora_dropout": 0.0,
 }
 """What suits the nano LLM instead: it is small enough to need a larger share of trainable weights."""
+
+
+def default_template(llm: str, domain: str) -> PromptTemplate:
+    """The prompt template of a dataset's domain: as in the paper, and for the nano LLM its keyed form, which it was
+    made to read."""
+    from llara_app.models.llm import NANO
+
+    return find_template(domain + KEYED if llm == NANO else domain, fallback=True)
 
 
 class RunSpec(BaseModel):

@@ -31,6 +31,7 @@ from llara_app.models.item_vocabulary import ProjectedItems, Projector
 from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import LLM, load_llm, quiet_transformers
 from llara_app.models.manifest import LOG_FILE, DatasetPart, Manifest
+from llara_app.models.users import ProjectedUsers
 from llara_app.prompts import PromptTokenizer, find_template
 from llara_app.step_report import StepReport
 from llara_app.store import Store
@@ -199,6 +200,7 @@ def build_model(spec: RunSpec, llm: LLM, catalogue: Catalogue) -> LlaraModel:
     projector = Projector(encoder.hidden_size, words.embedding_dim)
     items = ProjectedItems(encoder.item_embeddings(), projector)
     items.match_words(words)
+    users = ProjectedUsers.beside(items, encoder) if find_template(spec.template).has_user else None
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
@@ -212,19 +214,20 @@ def build_model(spec: RunSpec, llm: LLM, catalogue: Catalogue) -> LlaraModel:
     peft_model.peft_config["default"].base_model_name_or_path = llm.name
     if config.gradient_checkpointing:
         llm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return LlaraModel(peft_model, items).to(llm.model.device)
+    return LlaraModel(peft_model, items, users).to(llm.model.device)
 
 
 def make_optimizer(model: LlaraModel, config: FinetuneConfig) -> torch.optim.AdamW:
-    """AdamW over the LoRA weights and the projector; only the projector decays."""
+    """AdamW over the LoRA weights and the projectors; only the projectors decay."""
     items = model.item_vocabulary.items
     assert isinstance(items, ProjectedItems)
+    projectors = [*items.projector.parameters(), *(model.users.projector.parameters() if model.users else ())]
     lora = [parameter for parameter in model.llm.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
         [
             {"params": lora, "peak": config.learning_rate, "weight_decay": 0.0},
             {
-                "params": list(items.projector.parameters()),
+                "params": projectors,
                 "peak": config.projector_learning_rate or config.learning_rate,
                 "weight_decay": config.weight_decay,
             },
@@ -327,6 +330,7 @@ def answer_loss(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
         batch.attention_mask.to(device),
         batch.position_ids.to(device),
         logits_to_keep=labels.shape[1],
+        histories=batch.histories,
     )
     return nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
 

@@ -23,6 +23,7 @@ from train.nano_text import (
     TextSource,
     World,
     choice_document,
+    keyed_document,
     repeated_document,
     text_document,
 )
@@ -49,7 +50,8 @@ class Batch:
         target_tokens: ``[K]``.
         target_weights: ``[K]``.
         copied: ``[T]`` whether what follows the position can be copied: it lies behind an answer's first token.
-        chosen: ``[T]`` whether an answer begins behind the position, chosen for a reason.
+        chosen: ``[T]`` whether a title begins behind the position, chosen for a reason.
+        keyed: ``[T]`` whether it is chosen by the key that it stands behind in a list.
         free: ``[T]`` whether there is no reason for one of the position's targets before another.
     """
 
@@ -62,6 +64,7 @@ class Batch:
     target_weights: Tensor
     copied: Tensor
     chosen: Tensor
+    keyed: Tensor
     free: Tensor
 
     def to(self, device: torch.device) -> Batch:
@@ -77,6 +80,7 @@ def collate(documents: Sequence[Document], pad_id: int) -> Batch:
     rows: dict[int, int] = {}
     copied: list[bool] = []
     chosen: list[bool] = []
+    keyed: list[bool] = []
     free: list[bool] = []
     index, tokens, weights = [], [], []
     for row, document in enumerate(documents):
@@ -94,10 +98,11 @@ def collate(documents: Sequence[Document], pad_id: int) -> Batch:
             place = row * length + position
             if place not in rows:
                 rows[place] = len(rows)
-                copied.append(position >= document.copied_from)
-                starts_answer = bool(document.branches) and position == document.copied_from - 1
-                chosen.append(starts_answer and not document.free)
-                free.append(document.free)
+                begins = position in document.choosing
+                copied.append(position >= document.copied_from and not begins)
+                chosen.append(begins and not document.free)
+                keyed.append(begins and not document.branches)
+                free.append(begins and document.free)
             index.append(rows[place])
             tokens.append(token)
             weights.append(weight)
@@ -115,20 +120,23 @@ def collate(documents: Sequence[Document], pad_id: int) -> Batch:
         torch.tensor(weights, dtype=torch.float32),
         torch.tensor(copied),
         torch.tensor(chosen),
+        torch.tensor(keyed),
         torch.tensor(free),
     )
 
 
 @dataclass
 class Skill:
-    """How well the model does two things, as running means over batches.
+    """How well the model does three things, as running means over batches.
 
     Attributes:
         copying: the share of tokens that are right where they can be copied.
+        keying: the share of titles that begin right behind a likeness of their key.
         choosing: how far the first token of answers is from what a perfect model would say, in nats.
     """
 
     copying: float = 0.0
+    keying: float = 0.0
     choosing: float = math.log(MAX_CANDIDATES)
 
     def update(self, batch: Batch, logits: Tensor) -> None:
@@ -139,6 +147,10 @@ class Skill:
             right = torch.zeros_like(batch.copied)
             right[index[logits.argmax(-1)[index] == tokens]] = True
             self.copying += 0.05 * (right[batch.copied].float().mean().item() - self.copying)
+        if batch.keyed.any():
+            of_key = batch.keyed[index]
+            hits = logits.argmax(-1)[index[of_key]] == tokens[of_key]
+            self.keying += 0.05 * (hits.float().mean().item() - self.keying)
         if batch.chosen.any():
             totals = torch.zeros(len(batch.rows), device=logits.device).index_add(0, index, batch.target_weights)
             wanted = batch.target_weights / totals[index]
@@ -174,17 +186,30 @@ def weighted_loss(logits: Tensor, batch: Batch) -> Tensor:
     return -(weights * found).sum() / weights.sum()
 
 
+COPYING_HAS_COME = 0.85
+"""Until this share of tokens is copied right, lists to repeat are nearly all that is read."""
+
+KEYING_IS_COMING, KEY_LEVEL_STEP = 0.7, 0.004
+"""While this share of titles begins right behind their keys, keyed lists get longer by so much a step."""
+
 WORLD_SHARES: dict[World, float] = {
-    "random": 0.45,
+    "random": 0.35,
     "sequels": 0.15,
-    "vectors": 0.1,
-    "films": 0.2,
-    "film-vectors": 0.1,
+    "vectors": 0.2,
+    "films": 0.15,
+    "film-vectors": 0.15,
 }
 
 
 class Reader:
-    """Draws batches that get harder as `level` goes from 0 (a few titles) to 1 (twenty candidates)."""
+    """Draws batches that get harder, one skill after the other.
+
+    Attributes:
+        copies: copying has come, so keyed lists are read.
+        key_level: how long these are, from 0 (a few titles) to 1 (as many as there are candidates).
+        chooses: keyed lists of full length are read well enough, so everything is read.
+        level: how long prompts are, from 0 to 1.
+    """
 
     def __init__(self, source: TextSource, tokenizer: PreTrainedTokenizerFast) -> None:
         self.source = source
@@ -192,37 +217,56 @@ class Reader:
         self.pad_id = cast(int, tokenizer.pad_token_id)
         self.vocabulary_size = len(tokenizer)
         self.prompts = PromptTokenizer(tokenizer, self.vocabulary_size, num_items=1 << 30)
-        self.level = 0.0
         self.copies = False
+        self.key_level = 0.0
+        self.chooses = False
+        self.level = 0.0
+
+    def see(self, skill: Skill) -> None:
+        """Go on to what comes next once the model is ready for it."""
+        self.copies = self.copies or skill.copying > COPYING_HAS_COME
+        if self.copies and skill.keying > KEYING_IS_COMING:
+            self.key_level = min(1.0, self.key_level + KEY_LEVEL_STEP)
+        self.chooses = self.chooses or self.key_level == 1.0
 
     def pool(self, tokens: int) -> tuple[list[Document], np.ndarray]:
-        """Documents of about `tokens` tokens together, and the vectors of the items in them, ``[n_items, 64]``."""
+        """Documents of about `tokens` tokens together, and the vectors of what is in them, ``[n, 64]``."""
         rng, level = self.rng, self.level
+        choice_share = 0.6 + 0.2 * level if self.chooses else 0.2
+        worlds, histories, candidates = self._choice_kinds(tokens * choice_share)
+        choices, choice_vectors = self.source.choices(worlds, histories, candidates)
+        keys: list[np.ndarray] = []
         plain: list[Document] = []
         # Until copying has come nothing else is read: facts to remember would only delay it.
-        plain_tokens = tokens * (0.4 - 0.3 * level if self.copies else 0.8)
+        plain_tokens = tokens * (1 - choice_share)
+        facts, keyed = (0.3, 0.4) if self.chooses else (0.0, 0.8 * self.copies)
         while plain_tokens > 0:
-            if self.copies and rng.random() < 0.3 + 0.3 * level:
+            kind = rng.random()
+            if kind < facts:
                 plain.append(text_document(self.prompts.encode_text(self.source.film_sentences(6)), 0.3))
+            elif kind < facts + keyed:
+                longest = 3 + round((MAX_CANDIDATES - 3) * self.key_level)
+                titles, rows = self.source.keyed_list(rng.choice((longest, rng.randint(2, longest))))
+                order = rng.sample(range(len(titles)), len(titles))
+                plain.append(keyed_document(titles, len(choice_vectors) + len(keys), order, self.prompts))
+                keys.extend(rows)
             else:
                 ids = self.prompts.encode_text(self.source.list_to_repeat(rng.randint(2, 6 + round(6 * level))))
                 plain.append(repeated_document(ids, self.prompts.eos_id))
             plain_tokens -= len(plain[-1])
-        worlds, histories, candidates = self._choice_kinds(tokens * (0.6 + 0.3 * level if self.copies else 0.2))
-        choices, vectors = self.source.choices(worlds, histories, candidates)
         for choice in choices:
             count = len(choice.probabilities)
             best = int(np.argmax(choice.probabilities))
             branched = sorted({best, *rng.sample(range(count), min(count, 2))})
             plain.append(choice_document(choice, self.prompts, branched))
-        return plain, vectors
+        return plain, np.vstack([choice_vectors, *keys]).astype(np.float32)
 
     def _choice_kinds(self, tokens: float) -> tuple[list[World], list[int], list[int]]:
         rng, level = self.rng, self.level
         worlds: list[World] = []
         histories: list[int] = []
         candidates: list[int] = []
-        names: list[World] = list(WORLD_SHARES) if self.copies else ["random"]
+        names: list[World] = list(WORLD_SHARES) if self.chooses else ["random"]
         shares = [WORLD_SHARES[name] for name in names]
         while tokens > 0:
             longest = 3 + round((MAX_CANDIDATES - 3) * level)
@@ -236,7 +280,7 @@ class Reader:
     def batches(self, model: LlamaForCausalLM) -> Iterator[tuple[LlaraModel, Batch]]:
         """Batches without end, each with the model around a projector that was drawn for it alone."""
         while True:
-            tokens = round(SHORT_BATCH + (LONG_BATCH - SHORT_BATCH) * self.level)
+            tokens = round(SHORT_BATCH + (LONG_BATCH - SHORT_BATCH) * max(self.level, self.key_level))
             documents, vectors = self.pool(tokens * BATCHES_PER_POOL)
             documents.sort(key=len)
             groups: list[list[Document]] = [[]]

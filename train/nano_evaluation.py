@@ -15,7 +15,7 @@ from llara_app.models.item_vocabulary import FixedItems, ProjectedItems, Project
 from llara_app.models.llara import LlaraModel, left_pad
 from llara_app.models.llm import LLM, load_llm
 from llara_app.prompts import PromptTokenizer, answer_text
-from train.nano_text import LATENT_SIZE, MAX_CANDIDATES, MAX_HISTORY, Choice, TextSource, World
+from train.nano_text import LATENT_SIZE, MAX_CANDIDATES, MAX_HISTORY, Choice, TextSource, World, prompt_ids
 
 HISTORY_LENGTHS = range(3, MAX_HISTORY + 1)
 BATCH_SIZE = 32
@@ -107,7 +107,7 @@ def _words(llm: LLM) -> torch.nn.Embedding:
 
 
 def _generate(model: LlaraModel, llm: LLM, tokenizer: PromptTokenizer, choices: Sequence[Choice]) -> list[str]:
-    prompts = [tokenizer.encode(choice.prompt, choice.mode).ids for choice in choices]
+    prompts = [prompt_ids(choice, tokenizer) for choice in choices]
     longest = max(
         len(tokenizer.encode_answer(item, choice.mode)) for choice in choices for item in choice.prompt.candidates
     )

@@ -23,13 +23,16 @@ LATENT_SIZE = 64
 """Width of the made-up item embeddings: the encoders' own."""
 
 DOMAINS = ("movie", "game", "artist", "item")
+TEMPLATE_OF = {domain: f"{domain}-keyed" for domain in DOMAINS}
+"""The nano LLM reads keyed prompts: what it learns of vectors is to find the key that is most like the last token."""
+
 WHOLE_WORDS = ("adjectives", "nouns", "verbs", "first_names", "small_words", "game_words")
 MAX_CANDIDATES = 20
 MAX_HISTORY = 10
 
 World = Literal["random", "sequels", "vectors", "films", "film-vectors"]
 """Why a candidate is chosen: for no reason; because its title continues one of the history; because its vector is
-near the history's; because of what is known about the films; or both of the last two."""
+near the user's; because of what is known about the films; or both of the last two."""
 
 SEQUEL_PULL = 6.0
 NEARNESS_PULL = 20.0
@@ -38,7 +41,7 @@ RELATED_PULL = 2.0
 must rest on one candidate is learned far sooner than attention that must weigh twenty."""
 
 RECENCY = 0.8
-"""In the world of vectors each step back in the history counts this much less."""
+"""In the worlds of films each step back in the history counts this much less."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,14 @@ class Choice:
         prompt: items are numbered by their row in `vectors` of the pool they came with.
         probabilities: one for each candidate; they sum to 1.
         mode: ``text`` or ``hybrid``.
+        user: the row in `vectors` of the user's token, in hybrid mode.
         free: there is no reason to choose any of them before another.
     """
 
     prompt: HybridPrompt
     probabilities: tuple[float, ...]
     mode: PromptMode
+    user: int
     free: bool = False
 
 
@@ -67,14 +72,16 @@ class Document:
         branches: continuations; each sees the text and itself, and stands directly after the text.
         targets: ``(position, token, weight)``: what should follow the token at `position` of text and branches laid
             end to end. The weights of one position sum to how much that position counts.
-        copied_from: targets at positions from here on can be copied from what was read before.
-        free: there is no reason to choose any of the answer's first tokens before another.
+        choosing: the positions behind which a title begins that has to be chosen.
+        copied_from: any other target at a position from here on can be copied from what was read before.
+        free: there is no reason to choose any title before another.
     """
 
     ids: list[int]
     branches: tuple[list[int], ...]
     targets: list[tuple[int, int, float]]
     copied_from: int
+    choosing: frozenset[int] = frozenset()
     free: bool = False
 
     def __len__(self) -> int:
@@ -113,7 +120,7 @@ class TextSource:
         self.titles = TitleGenerator(self.rng)
         self.films = tuple(films if films is not None else film_facts())
         self.pieces = pieces
-        self.templates = {domain: find_template(domain) for domain in DOMAINS}
+        self.templates = {domain: find_template(name) for domain, name in TEMPLATE_OF.items()}
         self._related = _relatedness(self.films)
 
     def vocabulary_texts(self, count: int) -> Iterator[str]:
@@ -162,7 +169,7 @@ class TextSource:
         """One choice for each entry of the three equally long lists.
 
         Returns:
-            The choices and the vectors of their items, ``[n_items, 64]``, drawn from one latent space.
+            The choices and the vectors of their items and users, ``[n, 64]``, drawn from one latent space.
         """
         mixing = self.numbers.standard_normal((self.rng.choice((4, 8, 16, 32)), LATENT_SIZE))
         film_vectors = self._film_vectors()
@@ -179,12 +186,21 @@ class TextSource:
                     world, domain, history_size, candidate_size, mixing
                 )
             items = [Item(start + i, str(start + i), title) for i, title in enumerate(titles)]
-            start += len(items)
+            start += len(rows)
             prompt = build_prompt(self.templates[domain], items[:history_size], items[history_size:])
             mode = PromptMode.HYBRID if world in ("vectors", "film-vectors") else PromptMode.TEXT
-            found.append(Choice(prompt, tuple(probabilities), mode, free=bool(np.ptp(probabilities) == 0)))
+            found.append(Choice(prompt, tuple(probabilities), mode, start - 1, free=bool(np.ptp(probabilities) == 0)))
             vectors.append(rows)
         return found, np.concatenate(vectors).astype(np.float32)
+
+    def keyed_list(self, count: int) -> tuple[list[str], np.ndarray]:
+        """`count` titles and their keys, then as many vectors like these keys, ``[2 * count, 64]``."""
+        mixing = self.numbers.standard_normal((self.rng.choice((8, 16, 32)), LATENT_SIZE))
+        keys = _unit(self.numbers.standard_normal((count, len(mixing))))
+        noise = _unit(self.numbers.standard_normal(keys.shape))
+        likeness = self.numbers.uniform(0.7, 1.0, (count, 1))
+        titles = self._made_up_titles(self.rng.choice(DOMAINS), count)
+        return titles, _mixed(np.vstack([keys, _moved(noise, keys, likeness)]), mixing)
 
     def _made_up_choice(
         self, world: World, domain: str, history_size: int, candidate_size: int, mixing: np.ndarray
@@ -198,18 +214,16 @@ class TextSource:
                 place = rng.randrange(candidate_size)
                 titles[history_size + place] = sequel
                 logits[place] = SEQUEL_PULL
-        latent_size = mixing.shape[0]
-        latents = _unit(numbers.standard_normal((len(titles), latent_size)))
+        latents = _unit(numbers.standard_normal((len(titles) + 1, mixing.shape[0])))
         if world == "vectors" and history_size:
-            taste = _unit(numbers.standard_normal((1, latent_size)))[0]
-            near = rng.uniform(0.4, 0.95)
-            chosen = np.arange(len(titles)) < history_size
-            chosen[[history_size + rng.randrange(candidate_size) for _ in range(rng.randint(1, 3))]] = True
-            latents[chosen] = _unit(near * taste + math.sqrt(1 - near * near) * latents[chosen])
-            ages = np.arange(history_size)[::-1]
-            query = _unit((RECENCY ** ages[:, None] * latents[:history_size]).sum(axis=0))
-            logits = NEARNESS_PULL * latents[history_size:] @ query
-        return titles, _softmax(logits), latents @ mixing * (latent_size / LATENT_SIZE) ** 0.5
+            # The history is as near to the user as what comes next, and must not be taken for it.
+            user = latents[-1]
+            latents[:history_size] = _moved(latents[:history_size], user, rng.uniform(0.3, 0.9))
+            near = rng.sample(range(candidate_size), min(rng.randint(1, 3), candidate_size))
+            chosen = [history_size + place for place in near]
+            latents[chosen] = _moved(latents[chosen], user, rng.uniform(0.4, 0.95))
+            logits = NEARNESS_PULL * latents[history_size:-1] @ user
+        return titles, _softmax(logits), _mixed(latents, mixing)
 
     def _film_choice(
         self, history_size: int, candidate_size: int, vectors: np.ndarray
@@ -230,7 +244,10 @@ class TextSource:
         candidates += rng.sample([i for i in others if i not in candidates], candidate_size - len(candidates))
         rng.shuffle(candidates)
         chosen = history + candidates
-        return [self.films[i].title for i in chosen], _softmax(RELATED_PULL * pull[candidates]), vectors[chosen]
+        weights = RECENCY ** np.arange(len(history))[::-1]
+        user = weights @ vectors[history] / math.sqrt(weights @ weights) if history else np.zeros(LATENT_SIZE)
+        titles = [self.films[i].title for i in chosen]
+        return titles, _softmax(RELATED_PULL * pull[candidates]), np.vstack([vectors[chosen], user])
 
     def _pull(self, history: Sequence[int]) -> np.ndarray:
         if not history:
@@ -280,6 +297,17 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return unit
 
 
+def _moved(vectors: np.ndarray, towards: np.ndarray, cosine: float | np.ndarray) -> np.ndarray:
+    """Unit vectors moved so that they lie about at that cosine from another."""
+    return _unit(cosine * towards + np.sqrt(1 - cosine**2) * vectors)
+
+
+def _mixed(latents: np.ndarray, mixing: np.ndarray) -> np.ndarray:
+    """Unit vectors of few dimensions as vectors ``[n, 64]`` of about unit coordinates."""
+    mixed: np.ndarray = latents @ mixing
+    return mixed
+
+
 def _softmax(logits: np.ndarray) -> np.ndarray:
     exponentials = np.exp(logits - logits.max())
     probabilities: np.ndarray = exponentials / exponentials.sum()
@@ -297,6 +325,32 @@ def repeated_document(ids: list[int], eos_id: int) -> Document:
     return Document([*ids, eos_id, *ids], (), targets, copied_from=len(ids) + 1)
 
 
+def keyed_document(
+    titles: Sequence[str], first_key: int, order: Sequence[int], tokenizer: PromptTokenizer
+) -> Document:
+    """A list of keys with their titles, then the titles again behind vectors that are like their keys, in `order`.
+
+    Every title of the second reading is a choice among all of the list by vectors alone: twenty times what one
+    prompt teaches of it.
+
+    Args:
+        first_key: the item whose vector is the first title's key; the others' follow, then the likenesses.
+    """
+    lines = [tokenizer.encode_text(title + "\n") for title in titles]
+    ids: list[int] = []
+    for place, line in enumerate(lines):
+        ids += [tokenizer.item_id(first_key + place), *line]
+    copied_from = len(ids)
+    targets: list[tuple[int, int, float]] = []
+    choosing: set[int] = set()
+    for place in order:
+        choosing.add(len(ids))
+        weights = [FIRST_TOKEN_WEIGHT, *[1.0] * (len(lines[place]) - 1)]
+        targets += [(len(ids) + depth, token, weights[depth]) for depth, token in enumerate(lines[place])]
+        ids += [tokenizer.item_id(first_key + len(titles) + place), *lines[place]]
+    return Document(ids, (), targets, copied_from, frozenset(choosing))
+
+
 FIRST_TOKEN_WEIGHT = 8.0
 """The answer's first token is where the choice is made; what follows is copying."""
 
@@ -307,7 +361,7 @@ def choice_document(choice: Choice, tokenizer: PromptTokenizer, branched: Sequen
     Where several candidates begin alike, the target after their common beginning is their next tokens in proportion
     to their probabilities: exactly what a perfect model of the choice would say.
     """
-    ids = tokenizer.encode(choice.prompt, choice.mode).ids
+    ids = prompt_ids(choice, tokenizer)
     answers = [tokenizer.encode_answer(item, choice.mode) for item in choice.prompt.candidates]
     # An answer that is never chosen is still copied right once it has begun.
     weights = [max(probability, 1e-6) for probability in choice.probabilities]
@@ -320,7 +374,14 @@ def choice_document(choice: Choice, tokenizer: PromptTokenizer, branched: Sequen
             targets += _next_tokens(end + depth - 1, answer[:depth], answers, weights, 1.0)
         branches.append(answer[:-1])
         end += len(answer) - 1
-    return Document(ids, tuple(branches), targets, copied_from=len(ids), free=choice.free)
+    return Document(ids, tuple(branches), targets, len(ids), frozenset({len(ids) - 1}), choice.free)
+
+
+def prompt_ids(choice: Choice, tokenizer: PromptTokenizer) -> list[int]:
+    """The ids of a choice's prompt; the user is one more row of the vectors that the choice came with."""
+    user = tokenizer.item_id(choice.user)
+    ids = tokenizer.encode(choice.prompt, choice.mode).ids
+    return [user if token == tokenizer.user_id else token for token in ids]
 
 
 def _next_tokens(

@@ -92,7 +92,8 @@ def behaviour(
         _, _, sets, prompts = frozen_prompts(store, recommender, split, num_candidates, redraws)
     assert isinstance(recommender.ranker, TorchRanker)
     with progress_bar() as progress:
-        total = sets.positions.size * (1 + len(changes(len(recommender.catalogue))))
+        tried = changes(len(recommender.catalogue), with_user=manifest.template.has_user)
+        total = sets.positions.size * (1 + len(tried))
         task = progress.add_task(f"{folder.name}, prompts", total=total)
         as_it_is, findings = behaviour_experiment(
             recommender.ranker,

@@ -156,7 +156,7 @@ def _study(store: Any, device: Any, given: dict[str, Any]) -> Study:
     from llara_app.datasets.sources import ensure_dataset
     from llara_app.models.devices import preferred_dtype
     from llara_app.prompts import find_template
-    from train.config import make_config
+    from train.config import default_template, make_config
     from train.experiments.designs import Study, encoder_choice, llm_choice
     from train.experiments.plan import Data, Question
 
@@ -167,13 +167,14 @@ def _study(store: Any, device: Any, given: dict[str, Any]) -> Study:
         config = config.model_copy(update={"precision": "bfloat16" if half else "float32"})
     info = ensure_dataset(store, given["dataset"], note=note)
     data = Data(info.name, info.hash, given["protocol"])
-    template = find_template(given["template"] or info.domain, fallback=given["template"] is None)
+    named = given["template"]
+    template = find_template(named) if named else default_template(given["llm"], info.domain)
     seeds = tuple(range(settings().seed, settings().seed + given["seeds"]))
     return Study(
         data=data,
         asked=Question(given["split"], given["num_candidates"], given["redraws"], settings().seed),
         llm=llm_choice(given["llm"], given["revision"], config.precision),
-        template_name=given["template"] or template.name,
+        template_name=named or template.name,
         template=template,
         encoders=tuple(
             encoder_choice(store, data, name, seeds, given["encoder_epochs"])

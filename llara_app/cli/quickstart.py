@@ -108,7 +108,7 @@ def _train(store: Store, encoder: Path, steps: int) -> Path:
     """The quickstart's bundle: kept, resumed or trained."""
     from llara_app import locations
     from llara_app.datasets.sources import DEMO
-    from train.config import RunSpec, make_config
+    from train.config import RunSpec, default_template, make_config
     from train.finetune import prepare_run, read_spec, training_folder
 
     folder = locations.bundles() / BUNDLE
@@ -125,7 +125,7 @@ def _train(store: Store, encoder: Path, steps: int) -> Path:
             protocol=PROTOCOL,
             llm=NANO,
             encoder=str(encoder),
-            template=info.domain,
+            template=default_template(NANO, info.domain).name,
             config=make_config(NANO, None, {"max_steps": steps, "seed": settings().seed}),
         )
         prepare_run(store, spec, folder)

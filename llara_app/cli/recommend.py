@@ -94,7 +94,7 @@ def prompt(bundle: str, user: str, candidates: str, mode: str | None) -> None:
 
     from llara_app.encoders import load_encoder
     from llara_app.models.manifest import ENCODER_FOLDER, Manifest, find_bundle, read_catalogue
-    from llara_app.prompts import BehaviourToken, PromptMode, item_token
+    from llara_app.prompts import BehaviourToken, PromptMode, TextPiece, piece_text
     from llara_app.recommend import Proposer
 
     folder = find_bundle(bundle)
@@ -123,10 +123,10 @@ def prompt(bundle: str, user: str, candidates: str, mode: str | None) -> None:
         return
     text = Text()
     for piece in pieces:
-        if isinstance(piece, BehaviourToken):
-            text.append(item_token(piece.mention.item.index), style="bold magenta")
-        else:
+        if isinstance(piece, TextPiece):
             text.append(piece.text, style="cyan" if piece.mention else "")
+        else:
+            text.append(piece_text(piece), style="bold magenta")
     Console(soft_wrap=True, highlight=False).print(text, end="")
     click.echo()
     note(f"{num_behaviour} behaviour tokens, {len(built.history)} items of history")

@@ -126,7 +126,7 @@ def _new_run(
     from llara_app.datasets.sources import ensure_dataset
     from llara_app.prompts import find_template
     from llara_app.training_runs import free_output
-    from train.config import RunSpec, make_config
+    from train.config import RunSpec, default_template, make_config
     from train.finetune import prepare_run
 
     if llm is None:
@@ -135,7 +135,7 @@ def _new_run(
     protocol = protocol or "paper"
     config = make_config(llm, config_file, given)
     info = ensure_dataset(store, dataset, note=note)
-    words = find_template(template) if template else find_template(info.domain, fallback=True)
+    words = find_template(template) if template else default_template(llm, info.domain)
     encoder_folder = _encoder(store, dataset, encoder or "sasrec", protocol, device)
     output = output or free_output(dataset, llm, config.curriculum)
     spec = RunSpec(

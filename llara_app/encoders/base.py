@@ -35,6 +35,7 @@ class SequentialEncoder(nn.Module, ABC):
     def __init__(self, config: AnyEncoderConfig, state_size: int) -> None:
         super().__init__()
         self.config: AnyEncoderConfig = config
+        self.state_size = state_size
         self.item_table = nn.Embedding(config.num_items, config.hidden_size)
         nn.init.normal_(self.item_table.weight, std=0.02)
         self.output_bias = nn.Parameter(torch.zeros(config.num_items))

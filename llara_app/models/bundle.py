@@ -35,11 +35,13 @@ from llara_app.models.manifest import (
     MANIFEST_FILE,
     PROJECTOR_FILE,
     TOKENIZER_FOLDER,
+    USER_PROJECTOR_FILE,
     LLMPart,
     Manifest,
     catalogue_lines,
     read_catalogue,
 )
+from llara_app.models.users import ProjectedUsers, users_scale
 from llara_app.prompts import PromptTokenizer
 
 VERSIONED_PACKAGES = ("llara-app", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
@@ -114,6 +116,8 @@ def save_bundle(
         write_whole(scratch / CATALOGUE_FILE, catalogue_lines(catalogue))
         _save_tensors(scratch / ITEMS_FILE, {"items": items.table()})
         _save_tensors(scratch / PROJECTOR_FILE, items.projector.state_dict())
+        if model.users is not None:
+            _save_tensors(scratch / USER_PROJECTOR_FILE, model.users.projector.state_dict())
         # The embeddings are never trained; "auto" would ask the hub whether they were resized.
         cast(PeftModel, model.llm).save_pretrained(str(scratch / ADAPTER_FOLDER), save_embedding_layers=False)
         # PEFT writes a model card that says nothing; the bundle's manifest says it all.
@@ -165,7 +169,7 @@ def load_bundle(
     except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise BundleError("The adapter does not fit its LLM", f"{folder / ADAPTER_FOLDER}: {reason}", HINT) from error
-    model = LlaraModel(peft_model, FixedItems(table)).to(target).eval()
+    model = LlaraModel(peft_model, FixedItems(table), load_users(folder, encoder, manifest)).to(target).eval()
     prompt_tokenizer = PromptTokenizer(llm.tokenizer, model.vocabulary_size, len(catalogue))
     return Bundle(folder, manifest, catalogue, model, prompt_tokenizer, llm.tokenizer, encoder)
 
@@ -207,13 +211,29 @@ def load_projected_items(folder: Path, encoder: SequentialEncoder, manifest: Man
     Raises:
         BundleError: the projector does not fit.
     """
-    projector = Projector(manifest.item_size, manifest.llm.hidden_size)
-    path = folder / PROJECTOR_FILE
+    projector = _load_projector(folder / PROJECTOR_FILE, manifest.item_size, manifest.llm.hidden_size)
+    return ProjectedItems(encoder.item_embeddings(), projector)
+
+
+def load_users(folder: Path, encoder: SequentialEncoder, manifest: Manifest) -> ProjectedUsers | None:
+    """What gives users their tokens; None where the bundle's prompts hold none.
+
+    Raises:
+        BundleError: the projector is missing or does not fit.
+    """
+    if not manifest.template.has_user:
+        return None
+    projector = _load_projector(folder / USER_PROJECTOR_FILE, encoder.state_size, manifest.llm.hidden_size)
+    return ProjectedUsers(encoder, projector, users_scale(load_projected_items(folder, encoder, manifest), encoder))
+
+
+def _load_projector(path: Path, input_size: int, llm_size: int) -> Projector:
+    projector = Projector(input_size, llm_size)
     try:
         projector.load_state_dict(load_tensors(path))
     except RuntimeError as error:
         raise BundleError("The projector does not fit the bundle", f"{path}: {error}", HINT) from error
-    return ProjectedItems(encoder.item_embeddings(), projector)
+    return projector
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""An item is a token: ids below ``V`` are the LLM's words, id ``V + i`` is item ``i``."""
+"""An item is a token: ids below ``V`` are the LLM's words, id ``V + i`` is item ``i``, the next one is the user."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class FixedItems(nn.Embedding):
 
 
 class ItemVocabulary(nn.Module):
-    """Input embeddings for the joint vocabulary of words and items.
+    """Input embeddings for the joint vocabulary of words, items and the user.
 
     Args:
         words: the LLM's own input embedding table, ``[V, llm_size]``.
@@ -122,18 +122,26 @@ class ItemVocabulary(nn.Module):
         self.items = items
         self.vocabulary_size = words.num_embeddings
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """``[...]`` ids to ``[..., llm_size]`` embeddings, in the word table's dtype.
+    def forward(self, input_ids: Tensor, users: Tensor | None = None) -> Tensor:
+        """Ids ``[B, L]`` to embeddings ``[B, L, llm_size]``, in the word table's dtype.
+
+        Args:
+            users: ``[B, llm_size]``, the vector of each row's user token (:mod:`llara_app.models.users`).
 
         Raises:
-            IndexError: an id is at or beyond ``V + num_items``.
+            IndexError: an id is beyond the items, or the user's where no `users` were given.
         """
-        is_item = input_ids >= self.vocabulary_size
-        embeddings = cast(Tensor, self.words(input_ids.masked_fill(is_item, 0)))
-        indexes = input_ids[is_item] - self.vocabulary_size
-        if indexes.numel() == 0:
-            return embeddings
-        if int(indexes.max()) >= self.items.num_items:
-            raise IndexError(f"item {int(indexes.max())} is not among the {self.items.num_items} known ones")
-        vectors = self.items(indexes).to(embeddings.dtype)
-        return embeddings.index_put((is_item,), vectors)
+        user_id = self.vocabulary_size + self.items.num_items
+        known = user_id if users is not None else user_id - 1
+        if input_ids.numel() and int(input_ids.max()) > known:
+            index = int(input_ids.max()) - self.vocabulary_size
+            raise IndexError(f"item {index} is not among the {self.items.num_items} known ones")
+        is_item = (input_ids >= self.vocabulary_size) & (input_ids < user_id)
+        embeddings = cast(Tensor, self.words(input_ids.masked_fill(input_ids >= self.vocabulary_size, 0)))
+        if is_item.any():
+            vectors = self.items(input_ids[is_item] - self.vocabulary_size).to(embeddings.dtype)
+            embeddings = embeddings.index_put((is_item,), vectors)
+        if users is not None:
+            is_user = (input_ids == user_id).unsqueeze(-1)
+            embeddings = torch.where(is_user, users.to(embeddings.dtype).unsqueeze(1), embeddings)
+        return embeddings

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from llara_app.models.item_vocabulary import FixedItems, ItemVocabulary, ProjectedItems
+from llara_app.models.users import ProjectedUsers
 
 
 class LlaraModel(nn.Module):
@@ -17,13 +18,17 @@ class LlaraModel(nn.Module):
     Args:
         llm: a transformers causal LM, or a PEFT model around one.
         items: gives items their vectors.
+        users: gives users theirs, where the prompts hold a user token.
     """
 
-    def __init__(self, llm: nn.Module, items: ProjectedItems | FixedItems) -> None:
+    def __init__(
+        self, llm: nn.Module, items: ProjectedItems | FixedItems, users: ProjectedUsers | None = None
+    ) -> None:
         super().__init__()
         self.llm = llm
         words = cast(PreTrainedModel, llm).get_input_embeddings()
         self.item_vocabulary = ItemVocabulary(cast(nn.Embedding, words), items)
+        self.users = users
 
     @property
     def device(self) -> torch.device:
@@ -53,8 +58,23 @@ class LlaraModel(nn.Module):
         value = getattr(config.get_text_config(), key, None)
         return int(value) if value else None
 
+    def embed(self, input_ids: Tensor, histories: Tensor | None = None) -> Tensor:
+        """Input embeddings ``[B, L, llm_size]`` of ids ``[B, L]`` of the joint vocabulary.
+
+        Args:
+            histories: ``[B, H]`` item indexes that the encoder reads for the user's token, filled with -1.
+        """
+        users = None if self.users is None or histories is None else self.users(histories.to(input_ids.device))
+        embeddings: Tensor = self.item_vocabulary(input_ids, users)
+        return embeddings
+
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, logits_to_keep: int = 0
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        logits_to_keep: int = 0,
+        histories: Tensor | None = None,
     ) -> Tensor:
         """Next-token logits.
 
@@ -63,12 +83,13 @@ class LlaraModel(nn.Module):
             attention_mask: ``[B, L]`` 1 for tokens and 0 for padding, or a prepared ``[B, 1, L, L]`` additive mask.
             position_ids: ``[B, L]``.
             logits_to_keep: how many of the last positions get logits; 0 for all.
+            histories: see :meth:`embed`.
 
         Returns:
             ``[B, logits_to_keep or L, V]``.
         """
         output = self.llm(
-            inputs_embeds=self.item_vocabulary(input_ids),
+            inputs_embeds=self.embed(input_ids, histories),
             attention_mask=attention_mask,
             position_ids=position_ids,
             logits_to_keep=logits_to_keep,
@@ -78,13 +99,21 @@ class LlaraModel(nn.Module):
         return logits
 
     @torch.inference_mode()
-    def generate(self, input_ids: Tensor, attention_mask: Tensor, *, eos_id: int, max_new_tokens: int) -> Tensor:
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        eos_id: int,
+        max_new_tokens: int,
+        histories: Tensor | None = None,
+    ) -> Tensor:
         """Greedy continuation of left-padded prompts, ``[B, at most max_new_tokens]`` new ids, then ``eos_id``."""
         config = GenerationConfig(
             do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos_id, pad_token_id=eos_id
         )
         new_ids: Tensor = cast(Any, self.llm).generate(
-            inputs_embeds=self.item_vocabulary(input_ids),
+            inputs_embeds=self.embed(input_ids, histories),
             attention_mask=attention_mask,
             generation_config=config,
         )

@@ -9,9 +9,12 @@ from llara_app.prompts.prompt import (
     Role,
     Text,
     TextPiece,
+    UserMention,
+    UserToken,
     answer_text,
     build_prompt,
     item_token,
+    piece_text,
     prompt_title,
 )
 from llara_app.prompts.templates import PromptTemplate, find_template, list_templates
@@ -29,10 +32,13 @@ __all__ = [
     "Role",
     "Text",
     "TextPiece",
+    "UserMention",
+    "UserToken",
     "answer_text",
     "build_prompt",
     "find_template",
     "item_token",
     "list_templates",
+    "piece_text",
     "prompt_title",
 ]

@@ -52,6 +52,11 @@ class ItemMention:
 
 
 @dataclass(frozen=True, slots=True)
+class UserMention:
+    """The place where the user's token stands."""
+
+
+@dataclass(frozen=True, slots=True)
 class TextPiece:
     """Rendered text; `mention` is set where it is an item's title or index."""
 
@@ -66,7 +71,12 @@ class BehaviourToken:
     mention: ItemMention
 
 
-Piece = TextPiece | BehaviourToken
+@dataclass(frozen=True, slots=True)
+class UserToken:
+    """The rendered token of the user: what the encoder makes of the whole history."""
+
+
+Piece = TextPiece | BehaviourToken | UserToken
 
 
 @dataclass(frozen=True)
@@ -80,41 +90,61 @@ class HybridPrompt:
         template: what it was built from.
     """
 
-    segments: tuple[Text | ItemMention, ...]
+    segments: tuple[Text | ItemMention | UserMention, ...]
     history: tuple[Item, ...]
     candidates: tuple[Item, ...]
     template: PromptTemplate
 
     def pieces(self, mode: PromptMode, num_behaviour: int | None = None) -> Iterator[Piece]:
-        """The prompt as text and behaviour tokens.
+        """The prompt as text, behaviour tokens and the user's token.
 
         Args:
             mode: how items are shown.
             num_behaviour: items with an index from here on have no behaviour yet (cold start) and are shown by
-                title alone, in every mode but ``index``.
+                title alone, in every mode but ``index``; a history of nothing else has no user token.
         """
+        shows_tokens = mode in (PromptMode.BEHAVIOUR, PromptMode.HYBRID)
         for segment in self.segments:
             if isinstance(segment, Text):
                 yield TextPiece(segment.text)
-                continue
-            item = segment.item
-            has_behaviour = num_behaviour is None or item.index < num_behaviour
-            shows_token = mode in (PromptMode.BEHAVIOUR, PromptMode.HYBRID) and has_behaviour
-            if mode is not PromptMode.BEHAVIOUR or not has_behaviour:
-                yield TextPiece(answer_text(item, mode), segment)
-            if shows_token:
-                yield BehaviourToken(segment)
+            elif isinstance(segment, UserMention):
+                if shows_tokens and any(_has_behaviour(item, num_behaviour) for item in self.history):
+                    yield UserToken()
+            else:
+                yield from self._shown(segment, mode, shows_tokens and _has_behaviour(segment.item, num_behaviour))
+
+    def _shown(self, mention: ItemMention, mode: PromptMode, with_token: bool) -> Iterator[Piece]:
+        token_first = mention.role is Role.CANDIDATE and self.template.candidate_token == "before"
+        if with_token and token_first:
+            yield BehaviourToken(mention)
+        if mode is not PromptMode.BEHAVIOUR or not with_token:
+            yield TextPiece(answer_text(mention.item, mode), mention)
+        if with_token and not token_first:
+            yield BehaviourToken(mention)
 
     def text(self, mode: PromptMode = PromptMode.HYBRID, num_behaviour: int | None = None) -> str:
-        """The prompt as one string with behaviour tokens as ``<|item_i|>``: what a baked model is served."""
-        return "".join(
-            piece.text if isinstance(piece, TextPiece) else item_token(piece.mention.item.index)
-            for piece in self.pieces(mode, num_behaviour)
-        )
+        """The prompt as one string, with behaviour tokens as ``<|item_i|>`` (what a baked model is served) and the
+        user's token as ``<|user|>``."""
+        return "".join(piece_text(piece) for piece in self.pieces(mode, num_behaviour))
 
     def without_oldest(self, count: int) -> HybridPrompt:
         """The same prompt with the `count` oldest items of the history left out."""
         return build_prompt(self.template, self.history[count:], self.candidates)
+
+
+def _has_behaviour(item: Item, num_behaviour: int | None) -> bool:
+    return num_behaviour is None or item.index < num_behaviour
+
+
+USER_TOKEN = "<|user|>"
+"""How the user's token is written in text. No vocabulary holds it: it is another vector for each history."""
+
+
+def piece_text(piece: Piece) -> str:
+    """A piece as text, a token by its name."""
+    if isinstance(piece, TextPiece):
+        return piece.text
+    return USER_TOKEN if isinstance(piece, UserToken) else item_token(piece.mention.item.index)
 
 
 def item_token(index: int) -> str:
@@ -144,7 +174,7 @@ def prompt_title(title: str, limit: int = MAX_TITLE_CHARACTERS) -> str:
 
 def build_prompt(template: PromptTemplate, history: Sequence[Item], candidates: Sequence[Item] = ()) -> HybridPrompt:
     """Fill a template with a history (oldest first) and candidates (in the order to be shown)."""
-    segments: list[Text | ItemMention] = []
+    segments: list[Text | ItemMention | UserMention] = []
     text: list[str] = []
 
     def flush() -> None:
@@ -170,5 +200,8 @@ def build_prompt(template: PromptTemplate, history: Sequence[Item], candidates: 
             mention(candidates, Role.CANDIDATE)
         elif field == "num_candidates":
             text.append(str(len(candidates)))
+        elif field == "user":
+            flush()
+            segments.append(UserMention())
     flush()
     return HybridPrompt(tuple(segments), tuple(history), tuple(candidates), template)

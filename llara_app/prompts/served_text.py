@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from llara_app.prompts.prompt import HybridPrompt, PromptMode, TextPiece, item_token
+from llara_app.prompts.prompt import HybridPrompt, PromptMode, TextPiece, piece_text
 
 _ITEM_TOKEN = r"<\|item_\d+\|>"
 
@@ -29,7 +29,7 @@ def served_text(
     own = sorted((re.escape(token) for token in special_tokens if token), key=len, reverse=True)
     look_alike = re.compile("|".join([_ITEM_TOKEN, *own]))
     return "".join(
-        defused(piece.text, look_alike) if isinstance(piece, TextPiece) else item_token(piece.mention.item.index)
+        defused(piece.text, look_alike) if isinstance(piece, TextPiece) else piece_text(piece)
         for piece in prompt.pieces(mode, num_behaviour)
     )
 

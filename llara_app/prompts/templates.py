@@ -7,6 +7,10 @@ A template file holds::
     prompt = '''
     ... {history} ... {num_candidates} ... {candidates} ...
     '''
+
+and, if it should, ``candidate_token = "before"`` and ``{user}`` somewhere in the prompt. Any template also comes in
+a form that has both: ``movie-keyed`` is ``movie`` with each candidate's behaviour token before its title, and the
+user's token where the answer begins.
 """
 
 from __future__ import annotations
@@ -17,15 +21,19 @@ from functools import cached_property
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from llara_app import locations
 from llara_app.errors import NotFoundError, UsageError
 
-FIELDS = ("history", "candidates", "num_candidates")
+FIELDS = ("history", "candidates", "num_candidates", "user")
 FALLBACK = "item"
 """The template for a domain that has none of its own."""
+
+KEYED = "-keyed"
+"""At the end of a template's name: its keyed form (:meth:`PromptTemplate.keyed`)."""
 
 
 class PromptTemplate(BaseModel):
@@ -35,7 +43,10 @@ class PromptTemplate(BaseModel):
         name: the file's name without its ending, and the domain it is for.
         separator: what stands between two items.
         prompt: the whole prompt; ``{history}`` and ``{candidates}`` are filled with items, ``{num_candidates}`` with
-            their number. The LLM's answer follows it directly.
+            their number. The LLM's answer follows it directly. Where ``{user}`` stands, hybrid and behaviour prompts
+            show the user's token: the encoder's representation of the whole history, projected.
+        candidate_token: where the behaviour token of a candidate stands: ``after`` its title, as in the paper, or
+            ``before`` it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +55,7 @@ class PromptTemplate(BaseModel):
     description: str = ""
     separator: str = "\n"
     prompt: str
+    candidate_token: Literal["after", "before"] = "after"
 
     @field_validator("prompt")
     @classmethod
@@ -54,7 +66,27 @@ class PromptTemplate(BaseModel):
         for required in ("history", "candidates"):
             if fields.count(required) != 1:
                 raise ValueError(f"{{{required}}} must stand in the prompt exactly once")
+        if fields.count("user") > 1:
+            raise ValueError("{user} can stand in the prompt only once")
         return prompt
+
+    @property
+    def has_user(self) -> bool:
+        """Whether prompts show the user's token."""
+        return any(field == "user" for _, field in self.parts)
+
+    def keyed(self) -> PromptTemplate:
+        """This template as a table to look up: behaviour tokens are keys, titles are what they stand for.
+
+        A candidate reads ``[behaviour token] title``, and the prompt ends with the user's token, the key of the item
+        to come as far as the encoder knows it. To answer is then to find the key that is most like the last token
+        and to read on behind it: what attention learns first ("induction heads", Olsson et al., 2022), so that even
+        a very small LLM can choose by behaviour.
+        """
+        prompt = self.prompt if self.has_user else self.prompt + "{user}"
+        form = {"name": self.name + KEYED, "prompt": prompt, "candidate_token": "before"}
+        # Not model_copy: it would keep the parts of the other prompt.
+        return PromptTemplate(**{**self.model_dump(), **form})
 
     @cached_property
     def parts(self) -> tuple[tuple[str, str | None], ...]:
@@ -81,7 +113,7 @@ def find_template(name: str, *, fallback: bool = False) -> PromptTemplate:
     """The template called `name`.
 
     Args:
-        name: a template's name, or the path of a TOML file.
+        name: a template's name, with ``-keyed`` behind it for its keyed form, or the path of a TOML file.
         fallback: give the ``item`` template where there is none of that name.
 
     Raises:
@@ -94,6 +126,8 @@ def find_template(name: str, *, fallback: bool = False) -> PromptTemplate:
             raise NotFoundError(f"No template file {name!r}", "", "Give a template's name or a TOML file.")
         return _load(path.stem, path)
     templates = {template.name: template for template in list_templates()}
+    if name.endswith(KEYED) and name not in templates:
+        return find_template(name.removesuffix(KEYED), fallback=fallback).keyed()
     if name in templates:
         return templates[name]
     if fallback:

@@ -1,6 +1,7 @@
 """From pieces to token ids: an LLM's own tokenizer plus one token for each item.
 
-Item ``i`` has the id ``V + i``, where ``V`` is the size of the LLM's input embedding table. Text between two
+Item ``i`` has the id ``V + i``, where ``V`` is the size of the LLM's input embedding table; the user whom a prompt is
+about has the one id behind all items, whose vector is another one for each prompt. Text between two
 behaviour tokens is tokenized as one string, so the ids are what an engine with the item tokens baked into its
 vocabulary gets from the prompt's text.
 """
@@ -16,7 +17,7 @@ from tokenizers import Tokenizer
 
 from llara_app.catalogue import Item
 from llara_app.errors import BundleError, PromptTooLongError
-from llara_app.prompts.prompt import BehaviourToken, HybridPrompt, Piece, PromptMode, answer_text
+from llara_app.prompts.prompt import HybridPrompt, Piece, PromptMode, TextPiece, UserToken, answer_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -89,18 +90,23 @@ class PromptTokenizer:
         """The token id of item `index`'s behaviour token."""
         return self.vocabulary_size + index
 
+    @property
+    def user_id(self) -> int:
+        """The token id of the user whom a prompt is about."""
+        return self.vocabulary_size + self.num_items
+
     def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
         """The ids of rendered pieces, each run of adjacent text tokenized as one string."""
         ids: list[int] = []
         run: list[str] = []
         for piece in pieces:
-            if isinstance(piece, BehaviourToken):
-                if run:
-                    ids.extend(self.encode_text("".join(run)))
-                    run.clear()
-                ids.append(self.item_id(piece.mention.item.index))
-            else:
+            if isinstance(piece, TextPiece):
                 run.append(piece.text)
+                continue
+            if run:
+                ids.extend(self.encode_text("".join(run)))
+                run.clear()
+            ids.append(self.user_id if isinstance(piece, UserToken) else self.item_id(piece.mention.item.index))
         if run:
             ids.extend(self.encode_text("".join(run)))
         return ids

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from transformers import PreTrainedTokenizerBase
 
+from llara_app.catalogue import Item
 from llara_app.errors import BundleError
 from llara_app.models.manifest import Manifest
+from llara_app.models.users import ProjectedUsers
 from llara_app.prompts import HybridPrompt, PromptMode, PromptTokenizer
 from llara_app.ranking.gguf_file import EXPORT_HINT, GGUFFile
 from llara_app.ranking.llama_cpp_context import MAX_BRANCHES, LlamaCppContext, Logits
@@ -33,6 +36,7 @@ class LlamaCppRanker:
         path: the GGUF file.
         items: the projected item table ``[num_items, hidden_size]``.
         tokenizer: the bundle's, which gives prompts their ids and turns greedy answers into text.
+        users: gives users their tokens, where the prompts hold them.
         manifest: of the bundle that the file must have been exported from.
         threads: that compute; by default all cores.
         gpu_layers: layers that a GPU computes, -1 for all, where llama.cpp was built for one.
@@ -51,6 +55,7 @@ class LlamaCppRanker:
         items: npt.NDArray[np.float32],
         tokenizer: PreTrainedTokenizerBase,
         *,
+        users: ProjectedUsers | None = None,
         manifest: Manifest | None = None,
         threads: int | None = None,
         gpu_layers: int = 0,
@@ -68,6 +73,7 @@ class LlamaCppRanker:
                 EXPORT_HINT,
             )
         self.items = items
+        self.users = users
         self.tokenizer = tokenizer
         self.prompt_tokenizer = PromptTokenizer(tokenizer, description.base_vocabulary_size, len(items))
         self.context_length = min(context_length or description.context_length, description.context_length)
@@ -97,12 +103,21 @@ class LlamaCppRanker:
         longest = max(map(len, answers)) + 1
         return [self._generate(prompt, mode, longest) for prompt in prompts]
 
-    def input_vectors(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Input vectors ``[len(ids), hidden_size]`` of words and items; ids from ``V`` on are items."""
+    def input_vectors(self, ids: Sequence[int], history: Sequence[Item] = ()) -> npt.NDArray[np.float32]:
+        """Input vectors ``[len(ids), hidden_size]`` of a prompt's words, items and user.
+
+        Args:
+            ids: of the joint vocabulary.
+            history: what the encoder makes the user's token of.
+        """
         joint = np.asarray(ids)
-        is_item = joint >= self.prompt_tokenizer.vocabulary_size
-        vectors = self.gguf.word_vectors(np.where(is_item, 0, joint))
-        vectors[is_item] = self.items[joint[is_item] - self.prompt_tokenizer.vocabulary_size]
+        first_item, user_id = self.prompt_tokenizer.vocabulary_size, self.prompt_tokenizer.user_id
+        is_item = (joint >= first_item) & (joint < user_id)
+        vectors = self.gguf.word_vectors(np.where(joint >= first_item, 0, joint))
+        vectors[is_item] = self.items[joint[is_item] - first_item]
+        if self.users is not None:
+            with torch.inference_mode():
+                vectors[joint == user_id] = self.users(self.users.histories([history])).numpy()
         return vectors
 
     def _score(self, prompt: HybridPrompt, mode: PromptMode) -> CandidateScores:
@@ -115,7 +130,7 @@ class LlamaCppRanker:
         largest = max((sum(len(answers[place]) - 1 for place in chunk) for chunk in chunks), default=0)
         self._context.begin(start + largest)
         first = self._log_probabilities(
-            self._context.read_vectors(self.input_vectors(encoded.ids)),
+            self._context.read_vectors(self.input_vectors(encoded.ids, prompt.history)),
             np.zeros(len(answers), dtype=np.int64),
             np.array([answer[0] for answer in answers], dtype=np.int64),
         )
@@ -131,7 +146,7 @@ class LlamaCppRanker:
     def _generate(self, prompt: HybridPrompt, mode: PromptMode, longest: int) -> str:
         encoded = self.prompt_tokenizer.encode(prompt, mode, self.context_length - longest)
         self._context.begin(len(encoded.ids) + longest)
-        logits = self._context.read_vectors(self.input_vectors(encoded.ids))
+        logits = self._context.read_vectors(self.input_vectors(encoded.ids, prompt.history))
         answer: list[int] = []
         while len(answer) < longest:
             best = int(logits[0, : self.prompt_tokenizer.vocabulary_size].argmax())

@@ -8,12 +8,13 @@ the logits equal those of each candidate computed alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from llara_app.catalogue import Item
 from llara_app.models.llara import LlaraModel, left_pad
 from llara_app.prompts import HybridPrompt, PromptMode, PromptTokenizer
 from llara_app.ranking.ranker import CandidateScores
@@ -30,12 +31,17 @@ TREE_TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class _Request:
-    """One packed sequence: a prompt's ids and some of its candidates' answers (the end of sequence included)."""
+    """One packed sequence: a prompt's ids and some of its candidates' answers (the end of sequence included).
+
+    Attributes:
+        history: what the encoder makes the user's token of.
+    """
 
     prompt: int
     first_candidate: int
     prompt_ids: list[int]
     answers: list[list[int]]
+    history: Sequence[Item] = ()
 
     @property
     def num_tree_tokens(self) -> int:
@@ -98,6 +104,7 @@ class TorchRanker:
                 attention_mask.to(self.model.device),
                 eos_id=self.prompt_tokenizer.eos_id,
                 max_new_tokens=longest,
+                histories=_histories(self.model, batch),
             )
             for request, ids in zip(batch, new_ids.tolist(), strict=True):
                 end = ids.index(self.prompt_tokenizer.eos_id) if self.prompt_tokenizer.eos_id in ids else len(ids)
@@ -114,20 +121,24 @@ class TorchRanker:
             encoded = self.prompt_tokenizer.encode(prompt, mode, room)
             dropped.append(encoded.dropped_history)
             for first, chunk in _chunks(answers, MAX_TREE_TOKENS - len(encoded.ids)):
-                requests.append(_Request(number, first, encoded.ids, chunk))
+                requests.append(_Request(number, first, encoded.ids, chunk, prompt.history))
         return requests, dropped
 
     def _score_batch(self, batch: list[_Request]) -> list[Tensor]:
         longest = max(request.num_tokens for request in batch)
         if self._honours_tree(batch[0]) and (self._window is None or longest <= self._window):
             return score_tree(self.model, batch, self.prompt_tokenizer.eos_id)
-        return [score_in_full(self.model, r.prompt_ids, r.answers, self.prompt_tokenizer.eos_id) for r in batch]
+        return [self._score_in_full(request) for request in batch]
+
+    def _score_in_full(self, request: _Request) -> Tensor:
+        histories = _histories(self.model, [request])
+        return score_in_full(self.model, request.prompt_ids, request.answers, self.prompt_tokenizer.eos_id, histories)
 
     def _honours_tree(self, request: _Request) -> bool:
         if self._tree is None:
-            probe = _Request(0, 0, request.prompt_ids[-8:], request.answers[:2] * 2)
+            probe = replace(request, prompt_ids=request.prompt_ids[-8:], answers=request.answers[:2] * 2)
             packed = score_tree(self.model, [probe], self.prompt_tokenizer.eos_id)[0]
-            alone = score_in_full(self.model, probe.prompt_ids, probe.answers, self.prompt_tokenizer.eos_id)
+            alone = self._score_in_full(probe)
             tolerance = TREE_TOLERANCE if self.model.dtype == torch.float32 else 100 * TREE_TOLERANCE
             self._tree = bool((packed - alone).abs().max() <= tolerance)
         return self._tree
@@ -161,7 +172,13 @@ def score_tree(model: LlaraModel, batch: Sequence[_Request], pad_id: int) -> lis
     visible &= torch.ones(length, length, dtype=torch.bool, device=device).tril()
     mask = torch.zeros(visible.shape, dtype=model.dtype, device=device)
     mask.masked_fill_(~visible, torch.finfo(model.dtype).min)
-    logits = model(input_ids.to(device), mask[:, None], position_ids.to(device), logits_to_keep=tree_length + 1)
+    logits = model(
+        input_ids.to(device),
+        mask[:, None],
+        position_ids.to(device),
+        logits_to_keep=tree_length + 1,
+        histories=_histories(model, batch),
+    )
     log_normaliser = logits.float().logsumexp(-1)
 
     scores: list[Tensor] = []
@@ -184,9 +201,16 @@ def score_tree(model: LlaraModel, batch: Sequence[_Request], pad_id: int) -> lis
 
 @torch.inference_mode()
 def score_in_full(
-    model: LlaraModel, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]], pad_id: int
+    model: LlaraModel,
+    prompt_ids: Sequence[int],
+    answers: Sequence[Sequence[int]],
+    pad_id: int,
+    histories: Tensor | None = None,
 ) -> Tensor:
     """Log-likelihoods of answers by computing prompt and answer anew for each: the plain, slow definition.
+
+    Args:
+        histories: ``[1, H]``, what the encoder makes the user's token of.
 
     Returns:
         ``[num_answers]`` float64.
@@ -199,10 +223,15 @@ def score_in_full(
             attention_mask.to(model.device),
             position_ids.to(model.device),
             logits_to_keep=len(answer),
+            histories=histories,
         )
         log_probabilities = logits[0].float().log_softmax(-1).cpu()
         scores.append(log_probabilities[range(len(answer)), list(answer)].double().sum())
     return torch.stack(scores)
+
+
+def _histories(model: LlaraModel, batch: Sequence[_Request]) -> Tensor | None:
+    return None if model.users is None else model.users.histories([request.history for request in batch])
 
 
 def _chunks(answers: list[list[int]], room: int) -> Iterator[tuple[int, list[list[int]]]]:

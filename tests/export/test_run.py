@@ -24,6 +24,7 @@ from tests.small_world import World
 from train.export import bake, checkpoint, run, verify
 from train.export.quantize import quantize
 from train.export.run import ExportOptions, export_bundle
+from train.finetune import finetune, prepare_run
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +82,27 @@ def test_everything_is_written_checked_and_ranks(
     for ranked in found.items:
         assert ranked.log_likelihood == pytest.approx(expected[ranked.item.item_id], abs=0.1)
     assert not [path for path in folder.rglob("*") if path.name.startswith(".")], "nothing partial is left"
+
+
+def test_a_user_token_goes_along_and_cannot_be_baked(worlds: Callable[[str], World], tmp_path: Path) -> None:
+    world = worlds("llama")
+    bundle = tmp_path / "keyed"
+    spec = world.spec("movie-keyed", max_steps=5, learning_rate=5e-3)
+    prepare_run(world.store, spec, bundle)
+    finetune(world.store, spec, bundle, device="cpu")
+    with pytest.raises(UsageError, match="cannot be baked"):
+        export_bundle(bundle, ExportOptions(bake=True, threads=1))
+    assert not (bundle / "merged").exists()
+    export_bundle(bundle, ExportOptions(threads=1), to=tmp_path / "carried")
+    exact = Recommender.load(bundle, device="cpu")
+    carried = Recommender.load(tmp_path / "carried", engine="llama.cpp", quantization="f16", threads=1)
+    candidates = exact.catalogue.items[20:28]
+    likelihoods: list[dict[str, float]] = []
+    for recommender in (exact, carried):
+        found = recommender.recommend(history(recommender), candidates=candidates)
+        likelihoods.append({ranked.item.item_id: ranked.log_likelihood for ranked in found.items})
+    assert likelihoods[1] == pytest.approx(likelihoods[0], abs=0.1)
+    assert "Hybrid prompts hold the user's token" in (tmp_path / "carried" / "README.md").read_text()
 
 
 def test_the_engine_needs_nothing_but_the_folder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from llara_app.prompts import (
     build_prompt,
     find_template,
     list_templates,
+    piece_text,
     prompt_title,
 )
 
@@ -157,3 +159,49 @@ class TestTemplates:
             find_template(str(path))
         assert complaint in str(error.value)
         assert str(path) in str(error.value)
+
+
+class TestKeyed:
+    """Candidates as a table to look up, the user's token as what is looked up."""
+
+    def pieces(self, mode: PromptMode, num_behaviour: int | None = None) -> list[str]:
+        prompt = build_prompt(find_template("movie-keyed"), ITEMS[:2], ITEMS[3:5])
+        return [piece_text(piece) for piece in prompt.pieces(mode, num_behaviour)]
+
+    def test_a_candidates_token_stands_before_its_title_and_a_history_items_behind_it(self) -> None:
+        text = "".join(self.pieces(PromptMode.HYBRID))
+        for item in ITEMS[:2]:
+            assert f"\n{item.title}<|item_{item.index}|>\n" in text
+        for item in ITEMS[3:5]:
+            assert f"\n<|item_{item.index}|>{item.title}\n" in text
+
+    @pytest.mark.parametrize("mode", list(PromptMode))
+    def test_the_users_token_ends_the_prompts_that_show_behaviour(self, mode: PromptMode) -> None:
+        pieces = self.pieces(mode)
+        shown = mode in (PromptMode.HYBRID, PromptMode.BEHAVIOUR)
+        assert pieces.count("<|user|>") == shown
+        assert (pieces[-1] == "<|user|>") == shown
+
+    def test_without_behaviour_there_is_no_user(self) -> None:
+        assert "<|user|>" not in self.pieces(PromptMode.HYBRID, num_behaviour=0)
+        assert "<|user|>" not in build_prompt(find_template("movie-keyed"), [], ITEMS[:2]).text()
+
+    def test_in_text_both_forms_are_the_same(self) -> None:
+        plain = build_prompt(find_template("movie"), ITEMS[:2], ITEMS[3:5])
+        assert "".join(self.pieces(PromptMode.TEXT)) == plain.text(PromptMode.TEXT)
+
+    def test_a_domain_without_a_template_has_a_keyed_one_too(self) -> None:
+        template = find_template("nonsense-keyed", fallback=True)
+        assert template.name == "item-keyed"
+        assert template.has_user
+        assert not find_template("item").has_user
+        with pytest.raises(NotFoundError):
+            find_template("nonsense-keyed")
+
+    def test_one_user_token_is_enough(self, tmp_path: Path) -> None:
+        path = tmp_path / "own.toml"
+        path.write_text('prompt = "{user} {history} {candidates} {user}"')
+        with pytest.raises(UsageError, match="only once"):
+            find_template(str(path))
+        path.write_text('prompt = "{user} {history} {candidates}"\ncandidate_token = "before"')
+        assert find_template(str(path)).keyed().prompt == "{user} {history} {candidates}"

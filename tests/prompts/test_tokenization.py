@@ -105,3 +105,12 @@ def test_a_tokenizer_without_an_end_is_refused() -> None:
     tokenizer.eos_token = None
     with pytest.raises(BundleError, match="end-of-sequence"):
         PromptTokenizer(tokenizer, 500, NUM_ITEMS)
+
+
+def test_the_user_is_the_token_behind_all_items() -> None:
+    prompt = build_prompt(find_template("movie-keyed"), ITEMS[:2], ITEMS[2:4])
+    tokenizer, _ = joint()
+    ids = tokenizer.encode(prompt, PromptMode.HYBRID).ids
+    assert ids[-1] == tokenizer.user_id == tokenizer.item_id(tokenizer.num_items)
+    assert ids.count(tokenizer.user_id) == 1
+    assert tokenizer.user_id not in tokenizer.encode(prompt, PromptMode.TEXT).ids

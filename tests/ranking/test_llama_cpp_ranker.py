@@ -21,6 +21,7 @@ from llara_app.ranking.gguf_file import GGUFFile, Key
 from llara_app.ranking.llama_cpp_context import LlamaCppContext
 from llara_app.ranking.llama_cpp_ranker import LlamaCppRanker
 from llara_app.ranking.torch_ranker import TorchRanker
+from tests.ranking.users import make_users
 from tests.tiny_llm import make_llm
 from train.export.convert import convert
 
@@ -45,7 +46,8 @@ def make_engines(folder: Path, architecture: str, **config: object) -> Engines:
     llm = load_llm(str(folder), dtype=torch.float32)
     torch.manual_seed(1)
     table = torch.randn(NUM_ITEMS, 32) * 0.3
-    model = LlaraModel(llm.model, FixedItems(table)).eval()
+    users = make_users(NUM_ITEMS, 32)
+    model = LlaraModel(llm.model, FixedItems(table), users).eval()
     metadata = {
         Key.FORMAT_VERSION: 1,
         Key.MODEL_HASH: "m",
@@ -61,7 +63,7 @@ def make_engines(folder: Path, architecture: str, **config: object) -> Engines:
     tokenizer = PromptTokenizer(llm.tokenizer, model.vocabulary_size, NUM_ITEMS)
     return Engines(
         TorchRanker(model, tokenizer, llm.tokenizer, tree=True),
-        LlamaCppRanker(path, table.numpy(), llm.tokenizer, threads=1),
+        LlamaCppRanker(path, table.numpy(), llm.tokenizer, users=users, threads=1),
         path,
         table,
     )
@@ -81,8 +83,9 @@ def make_prompts() -> list[HybridPrompt]:
     rng = np.random.default_rng(0)
     prompts = []
     for history, candidates in ((3, 20), (10, 20), (1, 2), (0, 1)):
-        drawn = [ITEMS[i] for i in rng.permutation(60)[: history + candidates]]
-        prompts.append(build_prompt(TEMPLATE, drawn[:history], drawn[history:]))
+        for template in (TEMPLATE, TEMPLATE.keyed()):
+            drawn = [ITEMS[i] for i in rng.permutation(60)[: history + candidates]]
+            prompts.append(build_prompt(template, drawn[:history], drawn[history:]))
     return prompts
 
 
@@ -98,7 +101,7 @@ def test_scores_equal_the_torch_engines(engines: Engines, mode: PromptMode) -> N
 
 
 def test_greedy_answers_equal_the_torch_engines(engines: Engines) -> None:
-    prompts = make_prompts()[:3]
+    prompts = make_prompts()[:5]
     found = engines.llama_cpp.generate(prompts, PromptMode.HYBRID)
     assert found == engines.torch.generate(prompts, PromptMode.HYBRID)
     assert any(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from llara_app.models.llm import load_llm
 from llara_app.prompts import HybridPrompt, PromptMode, PromptTokenizer, build_prompt, find_template
 from llara_app.ranking import torch_ranker
 from llara_app.ranking.torch_ranker import TorchRanker, score_in_full
+from tests.ranking.users import make_users
 from tests.tiny_llm import ARCHITECTURES, make_llm
 
 NUM_ITEMS = 60
@@ -31,19 +33,29 @@ def ranker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def _ranker(folder: Path) -> TorchRanker:
     llm = load_llm(str(folder), dtype=torch.float32)
     torch.manual_seed(1)
-    model = LlaraModel(llm.model, FixedItems(torch.randn(NUM_ITEMS, 32) * 0.3)).eval()
+    model = LlaraModel(llm.model, FixedItems(torch.randn(NUM_ITEMS, 32) * 0.3), make_users(NUM_ITEMS, 32)).eval()
     return TorchRanker(model, PromptTokenizer(llm.tokenizer, model.vocabulary_size, NUM_ITEMS), llm.tokenizer)
 
 
 def _prompts() -> list[HybridPrompt]:
-    """Prompts of different lengths and numbers of candidates, one of them with candidates that share a prefix."""
+    """Prompts of different lengths, numbers of candidates and templates, with and without a user token."""
     rng = np.random.default_rng(0)
-    template = find_template("movie")
     prompts = []
     for history, candidates in ((3, 20), (10, 20), (1, 2), (0, 5)):
-        drawn = [ITEMS[i] for i in rng.permutation(NUM_ITEMS)[: history + candidates]]
-        prompts.append(build_prompt(template, drawn[:history], drawn[history:]))
+        for template in ("movie", "movie-keyed"):
+            drawn = [ITEMS[i] for i in rng.permutation(NUM_ITEMS)[: history + candidates]]
+            prompts.append(build_prompt(find_template(template), drawn[:history], drawn[history:]))
     return prompts
+
+
+def _full(ranker: TorchRanker, prompt: HybridPrompt, mode: PromptMode) -> np.ndarray:
+    """The plain, slow definition of a prompt's scores."""
+    ids = ranker.prompt_tokenizer.encode(prompt, mode).ids
+    answers = [ranker.prompt_tokenizer.encode_answer(item, mode) for item in prompt.candidates]
+    assert ranker.model.users is not None
+    histories = ranker.model.users.histories([prompt.history])
+    scores: np.ndarray = score_in_full(ranker.model, ids, answers, ranker.prompt_tokenizer.eos_id, histories).numpy()
+    return scores
 
 
 @pytest.mark.parametrize("mode", list(PromptMode))
@@ -52,13 +64,31 @@ def test_packed_scores_equal_full_recomputation(ranker: TorchRanker, mode: Promp
     packed = ranker.score(prompts, mode)
     assert ranker._tree is True, "this architecture should honour the tree mask"
     for prompt, scores in zip(prompts, packed, strict=True):
-        ids = ranker.prompt_tokenizer.encode(prompt, mode).ids
-        answers = [ranker.prompt_tokenizer.encode_answer(item, mode) for item in prompt.candidates]
-        full = score_in_full(ranker.model, ids, answers, ranker.prompt_tokenizer.eos_id)
         assert scores.dropped_history == 0
-        np.testing.assert_allclose(scores.log_likelihoods, full.numpy(), atol=1e-4)
+        np.testing.assert_allclose(scores.log_likelihoods, _full(ranker, prompt, mode), atol=1e-4)
         assert np.ptp(scores.log_likelihoods) > 0.01, "scores that do not differ would prove nothing"
         assert scores.probabilities.sum() == pytest.approx(1.0)
+
+
+def test_the_users_history_reaches_the_llm_through_the_token_alone(ranker: TorchRanker) -> None:
+    keyed = build_prompt(find_template("movie-keyed"), ITEMS[:4], ITEMS[20:25])
+    plain = build_prompt(find_template("movie"), ITEMS[:4], ITEMS[20:25])
+    for prompt, mode, same in (
+        (keyed, PromptMode.HYBRID, False),
+        (keyed, PromptMode.TEXT, True),
+        (plain, PromptMode.HYBRID, True),
+    ):
+        other = replace(prompt, history=tuple(ITEMS[40:44]))
+        scores = [found.log_likelihoods for found in ranker.score([prompt, other], mode)]
+        assert np.allclose(scores[0], scores[1], atol=1e-4) == same
+
+
+def test_greedy_answers_read_the_users_token(tmp_path: Path) -> None:
+    ranker = _ranker(make_llm(tmp_path))
+    prompt = build_prompt(find_template("movie-keyed"), ITEMS[:4], ITEMS[20:25])
+    others = [replace(prompt, history=tuple(ITEMS[i : i + 3])) for i in range(0, 57, 3)]
+    assert len(set(ranker.generate(others, PromptMode.HYBRID))) > 1
+    assert len(set(ranker.generate(others, PromptMode.TEXT))) == 1
 
 
 def test_full_recomputation_is_the_plain_definition(ranker: TorchRanker) -> None:

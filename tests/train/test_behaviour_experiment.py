@@ -19,6 +19,7 @@ from train.experiments.behaviour import (
     MASK,
     masked_history_titles,
     mean_table,
+    other_users_token,
     permuted_table,
     random_table,
     shuffled_history,
@@ -45,21 +46,33 @@ def shown(changed: HybridPrompt, role: Role) -> tuple[list[str], list[int]]:
 
 def test_a_shuffled_history_has_the_same_items() -> None:
     before = shown(prompt(), Role.HISTORY)
-    after = shown(shuffled_history(prompt(), random.Random(1)), Role.HISTORY)
+    after = shown(shuffled_history(prompt(), [], random.Random(1)), Role.HISTORY)
     assert after != before
     assert (sorted(after[0]), sorted(after[1])) == (sorted(before[0]), sorted(before[1]))
     assert after[0] == [f"Film {index}" for index in after[1]]
 
 
+def test_the_encoder_reads_a_shuffled_history_too() -> None:
+    changed = shuffled_history(prompt(), [], random.Random(1))
+    assert [item.index for item in changed.history] == shown(changed, Role.HISTORY)[1]
+
+
+def test_another_users_token_leaves_what_is_shown() -> None:
+    other = build_prompt(find_template("movie"), prompt().candidates, prompt().history)
+    changed = other_users_token(prompt(), [other], random.Random())
+    assert changed.text() == prompt().text()
+    assert changed.history == other.history
+
+
 def test_masked_titles_keep_their_tokens() -> None:
-    changed = masked_history_titles(prompt(), random.Random())
+    changed = masked_history_titles(prompt(), [], random.Random())
     assert shown(changed, Role.HISTORY) == ([MASK] * 6, list(range(6)))
     assert shown(changed, Role.CANDIDATE) == shown(prompt(), Role.CANDIDATE)
 
 
 @pytest.mark.parametrize("role", Role)
 def test_tokens_are_left_out_for_one_role(role: Role) -> None:
-    changed = without_tokens(role, NUM_ITEMS)(prompt(), random.Random())
+    changed = without_tokens(role, NUM_ITEMS)(prompt(), [], random.Random())
     other = Role.CANDIDATE if role is Role.HISTORY else Role.HISTORY
     assert shown(changed, role) == (shown(prompt(), role)[0], [])
     assert shown(changed, other) == shown(prompt(), other)
@@ -89,7 +102,7 @@ def test_holm() -> None:
 def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     world = make_world(tmp_path_factory.mktemp("world"))
     folder = world.folder / "hybrid"
-    spec = world.spec(max_steps=2)
+    spec = world.spec("movie-keyed", max_steps=2)
     prepare_run(world.store, spec, folder)
     finetune(world.store, spec, folder, device="cpu")
     output = world.folder / "behaviour"
@@ -107,7 +120,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
 def test_the_command_tries_every_change(results: tuple[Path, dict[str, Any]]) -> None:
     document = results[1]
     findings = {finding["change"]: finding for finding in document["findings"]}
-    assert set(findings) >= {"shuffled-history", "masked-titles", "other-items-tokens", "equal-tokens"}
+    expected = {"shuffled-history", "masked-titles", "other-items-tokens", "equal-tokens", "other-users-token"}
+    assert set(findings) >= expected
     for finding in findings.values():
         assert finding["candidates_hash"] == document["as_it_is"]["candidates_hash"]
         assert finding["n"] == document["as_it_is"]["n"]

@@ -198,6 +198,25 @@ def test_designs_compare_what_they_have(world: World) -> None:
         assert {name for each in design.comparisons for name in (each.better, each.worse)} <= set(names)
 
 
+def test_beyond_the_paper_s_prompt_the_paper_s_is_one_more_system(world: World) -> None:
+    """The keyed form holds a user token, which the paper has not: what it gives is measured beside it."""
+    asked = study(world)
+    keyed = replace(asked, template_name="movie-keyed", template=find_template("movie-keyed"))
+    extra = {system.name for system in DESIGNS["rq2"](keyed).systems} - {
+        system.name for system in DESIGNS["rq2"](asked).systems
+    }
+    assert extra == {"hybrid, the paper's prompt"}
+
+    def part(asked_: Study, name: str) -> str:
+        (found,) = [system for system in DESIGNS["rq2"](asked_).systems if system.name == name]
+        training = found.subjects[0].training
+        assert training is not None
+        return training.name
+
+    assert part(keyed, "hybrid, the paper's prompt") == part(asked, "hybrid")
+    assert part(keyed, "hybrid") != part(asked, "hybrid")
+
+
 def test_every_way_of_training_is_asked_about(world: World) -> None:
     schedules = {
         part.spec.config.curriculum

@@ -25,6 +25,7 @@ from tests.small_world import World, make_world
 from train.batches import StepSampler, make_loader
 from train.config import RunSpec
 from train.finetune import (
+    answer_loss,
     build_model,
     finetune,
     learning_rate_factor,
@@ -107,11 +108,49 @@ def test_the_projector_is_trained_and_kept_even_when_training_ends_on_text(world
     assert float(direct["items.safetensors:items"].std()) > 0
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 5])
-def test_resuming_is_bit_for_bit(world: World, tmp_path: Path, stop_after: int) -> None:
-    whole = run(world, tmp_path / "whole")
+def test_the_users_projector_is_trained_and_kept(world: World, tmp_path: Path) -> None:
+    run(world, tmp_path / "direct", world.spec("movie-keyed", curriculum="direct"))
+    run(world, tmp_path / "text", world.spec("movie-keyed", curriculum="text"))
+    run(world, tmp_path / "plain", world.spec(curriculum="direct"))
+    direct, text = tensors(tmp_path / "direct"), tensors(tmp_path / "text")
+    key = "user-projector.safetensors:output.weight"
+    assert not torch.equal(direct[key], text[key])
+    assert torch.equal(text[key], text["projector.safetensors:output.weight"]), "it starts as the items' does"
+    assert key not in tensors(tmp_path / "plain")
+    assert load_bundle(tmp_path / "plain", device="cpu").model.users is None
+    users = load_bundle(tmp_path / "direct", device="cpu").model.users
+    assert users is not None
+    assert torch.equal(users.projector.output.weight, direct[key])
+
+
+def test_a_loaded_bundle_computes_what_was_trained(world: World, tmp_path: Path) -> None:
+    """Training's own loss on a batch, computed again by the bundle that it left."""
+    spec = world.spec("movie-keyed", curriculum="direct", max_steps=2)
+    llm = load_llm(spec.llm)
+    catalogue = world.store.catalogue("small")
+    trained = build_model(spec, llm, catalogue).eval()
+    dataset, total_steps = make_dataset(world.store, spec, catalogue, llm, trained)
+    sampler = StepSampler(dataset.lengths(), batch_size=8, micro_batch_size=8, total_steps=total_steps, seed=0)
+    batch = next(iter(make_loader(dataset, sampler)))
+    run(world, tmp_path / "bundle", spec)
+    bundle = load_bundle(tmp_path / "bundle", device="cpu", dtype=torch.float32)
+    state = {
+        name: parameter for name, parameter in bundle.model.named_parameters() if "lora_" in name or "users." in name
+    }
+    missing, unexpected = trained.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert not [name for name in missing if "lora_" in name or "users.projector" in name]
+    trained.item_vocabulary.items = bundle.model.item_vocabulary.items
+    with torch.no_grad():
+        losses = [answer_loss(model, batch, torch.device("cpu")) for model in (trained, bundle.model)]
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+@pytest.mark.parametrize(("stop_after", "template"), [(1, "movie"), (3, "movie-keyed"), (5, "movie")])
+def test_resuming_is_bit_for_bit(world: World, tmp_path: Path, stop_after: int, template: str) -> None:
+    spec = world.spec(template)
+    whole = run(world, tmp_path / "whole", spec)
     output = tmp_path / "parts"
-    spec = world.spec()
     prepare_run(world.store, spec, output)
     first: list[StepReport] = []
     with pytest.raises(KeyboardInterrupt):

@@ -21,7 +21,17 @@ from llara_app.prompts import PromptMode, PromptTokenizer, find_template, prompt
 from train import nano
 from train.nano_batches import collate
 from train.nano_evaluation import evaluate_nano
-from train.nano_text import DOMAINS, LATENT_SIZE, Choice, TextSource, World, choice_document, repeated_document
+from train.nano_text import (
+    DOMAINS,
+    LATENT_SIZE,
+    Choice,
+    TextSource,
+    World,
+    choice_document,
+    keyed_document,
+    prompt_ids,
+    repeated_document,
+)
 from train.nano_titles import TitleGenerator
 
 WORLDS: tuple[World, ...] = ("random", "sequels", "vectors", "films", "film-vectors")
@@ -71,9 +81,17 @@ def test_equal_seeds_give_equal_texts() -> None:
 
 def test_choices_are_over_candidates_that_the_user_has_not_had() -> None:
     choices, vectors = some_choices()
-    numbers = [item.index for choice in choices for item in (*choice.prompt.history, *choice.prompt.candidates)]
+    numbers = [
+        number
+        for choice in choices
+        for number in (
+            *(item.index for item in (*choice.prompt.history, *choice.prompt.candidates)),
+            choice.user,
+        )
+    ]
     assert numbers == list(range(len(vectors)))
     assert vectors.shape[1] == LATENT_SIZE
+    assert np.isfinite(vectors).all()
     for choice in choices:
         candidates = [item.title for item in choice.prompt.candidates]
         assert len(choice.probabilities) == len(candidates) == len(set(candidates))
@@ -113,6 +131,36 @@ def test_a_list_read_twice_is_foretold_only_the_second_time() -> None:
     document = repeated_document([10, 11, 12], eos_id=0)
     assert document.ids == [10, 11, 12, 0, 10, 11, 12]
     assert document.targets == [(3, 10, 1.0), (4, 11, 1.0), (5, 12, 1.0)]
+
+
+def test_a_keyed_list_is_read_again_in_another_order_behind_likenesses_of_its_keys() -> None:
+    tokenizer = prompt_tokenizer()
+    titles, vectors = TextSource(3).keyed_list(4)
+    order = [2, 0, 3, 1]
+    document = keyed_document(titles, 10, order, tokenizer)
+    first_item = tokenizer.vocabulary_size
+    assert [token - first_item for token in document.ids if token >= first_item] == [
+        *(10, 11, 12, 13),
+        *(14 + place for place in order),
+    ]
+    foretold: dict[int, int] = {position: token for position, token, _ in document.targets}
+    assert [document.ids[position + 1] for position in foretold] == list(foretold.values())
+    assert sorted(document.choosing) == [p for p, token in enumerate(document.ids) if token >= first_item + 14]
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert ((unit[4:] * unit[:4]).sum(axis=1) > 0.3).all()
+    assert len(vectors) == 8
+
+
+def test_the_user_of_a_choice_is_near_what_is_likely() -> None:
+    choices, vectors = TextSource(5).choices(["vectors"] * 50, [4] * 50, [20] * 50)
+    tokenizer = prompt_tokenizer()
+    nearest = 0
+    for choice in choices:
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        cosines = unit[[item.index for item in choice.prompt.candidates]] @ unit[choice.user]
+        nearest += int(cosines.argmax() == np.argmax(choice.probabilities))
+        assert prompt_ids(choice, tokenizer)[-1] == tokenizer.item_id(choice.user)
+    assert nearest > 35, "the vectors are mixed latents, so most orders survive and not all"
 
 
 def test_branches_see_their_prompt_and_themselves() -> None:

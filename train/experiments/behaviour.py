@@ -29,7 +29,9 @@ AS_IT_IS = "as it is"
 MASK = "Untitled"
 """Stands where a title is hidden."""
 
-PromptChange = Callable[[HybridPrompt, random.Random], HybridPrompt]
+PromptChange = Callable[[HybridPrompt, Sequence[HybridPrompt], random.Random], HybridPrompt]
+"""Of a prompt, given those of all users."""
+
 TableChange = Callable[[Tensor, torch.Generator], Tensor]
 Keep = Callable[[str, Callable[[], Evaluation]], Evaluation]
 """Gives the evaluation of that name, measured now unless it was kept."""
@@ -88,24 +90,29 @@ class Finding:
         }
 
 
-def shuffled_history(prompt: HybridPrompt, rng: random.Random) -> HybridPrompt:
-    """The same items in another order."""
+def shuffled_history(prompt: HybridPrompt, everyone: Sequence[HybridPrompt], rng: random.Random) -> HybridPrompt:
+    """The same items in another order, for the LLM and, where there is a user token, for the encoder."""
     order = list(prompt.history)
     rng.shuffle(order)
     items = iter(order)
-    return _with_items(prompt, Role.HISTORY, lambda _: next(items))
+    return replace(_shown_as(prompt, Role.HISTORY, lambda _: next(items)), history=tuple(order))
 
 
-def masked_history_titles(prompt: HybridPrompt, rng: random.Random) -> HybridPrompt:
+def masked_history_titles(prompt: HybridPrompt, everyone: Sequence[HybridPrompt], rng: random.Random) -> HybridPrompt:
     """Behaviour tokens stay; every title of the history reads the same."""
-    return _with_items(prompt, Role.HISTORY, lambda item: replace(item, title=MASK))
+    return _shown_as(prompt, Role.HISTORY, lambda item: replace(item, title=MASK))
+
+
+def other_users_token(prompt: HybridPrompt, everyone: Sequence[HybridPrompt], rng: random.Random) -> HybridPrompt:
+    """The history is shown as it is, and the user's token is made of another user's."""
+    return replace(prompt, history=rng.choice(everyone).history)
 
 
 def without_tokens(role: Role, num_items: int) -> PromptChange:
     """Items of a role by title alone, as items without behaviour are shown."""
 
-    def change(prompt: HybridPrompt, rng: random.Random) -> HybridPrompt:
-        return _with_items(prompt, role, lambda item: replace(item, index=item.index + num_items))
+    def change(prompt: HybridPrompt, everyone: Sequence[HybridPrompt], rng: random.Random) -> HybridPrompt:
+        return _shown_as(prompt, role, lambda item: replace(item, index=item.index + num_items))
 
     return change
 
@@ -127,8 +134,9 @@ def mean_table(table: Tensor, generator: torch.Generator) -> Tensor:
     return table.mean(dim=0).expand_as(table).clone()
 
 
-def changes(num_items: int) -> list[Change]:
-    """What is tried on a catalogue of `num_items`."""
+def changes(num_items: int, *, with_user: bool) -> list[Change]:
+    """What is tried on a catalogue of `num_items`, and with prompts that hold a user token if they do."""
+    of_user = [Change("other-users-token", "the user's own token (another user's stands there)", other_users_token)]
     return [
         Change("shuffled-history", "the order of the history", prompt=shuffled_history),
         Change("masked-titles", "the titles of the history", prompt=masked_history_titles),
@@ -145,6 +153,7 @@ def changes(num_items: int) -> list[Change]:
         Change("other-items-tokens", "the right behaviour tokens (other items' stand there)", table=permuted_table),
         Change("random-tokens", "meaning in the behaviour tokens (random ones stand there)", table=random_table),
         Change("equal-tokens", "differences between behaviour tokens", table=mean_table),
+        *(of_user if with_user else ()),
     ]
 
 
@@ -178,7 +187,8 @@ def behaviour_experiment(
 
     as_it_is = keep(AS_IT_IS, partial(measure, prompts))
     made: list[tuple[Change, Evaluation]] = []
-    for change in changes(ranker.prompt_tokenizer.num_items):
+    with_user = ranker.model.users is not None
+    for change in changes(ranker.prompt_tokenizer.num_items, with_user=with_user):
         with _table_changed(ranker, change.table, seed):
             made.append((change, keep(change.name, partial(measure, _changed(prompts, change, seed)))))
     differences = [evaluation.compare(as_it_is) for _, evaluation in made]
@@ -196,7 +206,7 @@ def _changed(
     if change.prompt is None:
         return prompts
     rng = random.Random(seed)
-    return [[change.prompt(prompt, rng) for prompt in redraw] for redraw in prompts]
+    return [[change.prompt(prompt, redraw, rng) for prompt in redraw] for redraw in prompts]
 
 
 @contextmanager
@@ -213,13 +223,12 @@ def _table_changed(ranker: TorchRanker, change: TableChange | None, seed: int) -
         vocabulary.items = kept
 
 
-def _with_items(prompt: HybridPrompt, role: Role, change: Callable[[Item], Item]) -> HybridPrompt:
+def _shown_as(prompt: HybridPrompt, role: Role, change: Callable[[Item], Item]) -> HybridPrompt:
+    """The prompt with other items shown in a role. What counts as an answer, and as the user's history, stays."""
     segments = tuple(
         ItemMention(change(segment.item), segment.role)
         if isinstance(segment, ItemMention) and segment.role is role
         else segment
         for segment in prompt.segments
     )
-    history = tuple(segment.item for segment in segments if isinstance(segment, ItemMention) and segment.role is role)
-    # What counts as an answer stays as it was: only what is read changes.
-    return replace(prompt, segments=segments, history=history if role is Role.HISTORY else prompt.history)
+    return replace(prompt, segments=segments)

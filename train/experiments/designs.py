@@ -13,7 +13,8 @@ from pathlib import Path
 from llara_app.encoders import ARCHITECTURES, EncoderManifest, find_encoder
 from llara_app.errors import UsageError
 from llara_app.models.llm import NANO, fingerprint, nano_folder
-from llara_app.prompts import PromptMode, PromptTemplate
+from llara_app.prompts import PromptMode, PromptTemplate, find_template
+from llara_app.prompts.templates import KEYED
 from llara_app.store import Store
 from train.config import FinetuneConfig, RunSpec
 from train.encoders import TUNED
@@ -32,6 +33,7 @@ from train.experiments.subjects import BareLLM, EncoderAlone, FinetunedLLM
 ZERO_SHOT = "bare LLM, zero-shot"
 TALLREC = "TALLRec"
 HYBRID = "hybrid"
+PAPERS_PROMPT = "hybrid, the paper's prompt"
 CURRICULUM = "curriculum, linear"
 SCHEDULED = ("root", "cosine", "step")
 """Curricula beyond the paper's linear one."""
@@ -85,6 +87,7 @@ class Study:
             **asdict(self.asked),
             "llm": self.llm.name,
             "llm_content": dict(self.llm.content),
+            "template_name": self.template_name,
             "template": self.template.model_dump(mode="json"),
             "encoders": {choice.label: [part.name for part in choice.parts] for choice in self.encoders},
             "config": self.config.model_dump(mode="json"),
@@ -164,7 +167,10 @@ def rq1(study: Study) -> Design:
 
 
 def rq2(study: Study) -> Design:
-    """What each part of the hybrid prompt gives; random item embeddings tell meaning from mere extra tokens."""
+    """What each part of the hybrid prompt gives; random item embeddings tell meaning from mere extra tokens.
+
+    Where the template has its keyed form, the hybrid prompt of the paper is one more system.
+    """
     (choice,) = study.encoders
     noise = EncoderChoice(
         "random",
@@ -178,19 +184,23 @@ def rq2(study: Study) -> Design:
         finetuned(study, choice, mode.value, "text" if mode is PromptMode.TEXT else "direct", mode)
         for mode in (PromptMode.INDEX, PromptMode.TEXT, PromptMode.BEHAVIOUR)
     ]
-    systems = [
-        *single,
-        finetuned(study, noise, random, study.config.curriculum),
-        finetuned(study, choice, HYBRID, study.config.curriculum),
-    ]
+    controls = [finetuned(study, noise, random, study.config.curriculum)]
+    if study.template_name.endswith(KEYED):
+        plain = study.template_name.removesuffix(KEYED)
+        papers = replace(study, template_name=plain, template=find_template(plain))
+        controls.append(finetuned(papers, choice, PAPERS_PROMPT, study.config.curriculum))
+    hybrid = finetuned(study, choice, HYBRID, study.config.curriculum)
     return _design(
         study,
         "rq2",
         "What each part of the hybrid prompt gives",
         "How well does the LLM rank when items are shown by index, title, behaviour token, or title and token?",
         "Paper (figure only): hybrid > behaviour token alone, text alone, index, on all three datasets.",
-        systems,
-        [Comparison(HYBRID, other.name) for other in systems[:-1]],
+        [*single, *controls, hybrid],
+        [
+            *(Comparison(HYBRID, other.name) for other in single),
+            *(Comparison(HYBRID, other.name, in_paper=False) for other in controls),
+        ],
     )
 
 
@@ -215,8 +225,9 @@ def rq3(study: Study) -> Design:
         "Paper: curriculum >= direct, two-stage.",
         systems,
         [
-            *(Comparison(CURRICULUM, other) for other in ("direct", "two-stage", "multi-task")),
-            *(Comparison(f"curriculum, {name}", "direct") for name in SCHEDULED),
+            *(Comparison(CURRICULUM, other) for other in ("direct", "two-stage")),
+            Comparison(CURRICULUM, "multi-task", in_paper=False),
+            *(Comparison(f"curriculum, {name}", "direct", in_paper=False) for name in SCHEDULED),
         ],
     )
 

@@ -58,7 +58,7 @@ class Finding:
     """What a comparison came to.
 
     Attributes:
-        difference: of HR@1, the system that the paper has ahead minus the other.
+        difference: of HR@1, the system that is expected to be ahead minus the other.
         p_value: corrected for all comparisons of the experiment (Holm).
         seeds_agreeing: training seeds in which the difference has the sign of the mean, of `seeds`.
         paper: the difference in the paper, where it has both on this data.
@@ -95,6 +95,8 @@ class Finding:
     @property
     def against_paper(self) -> str:
         """Whether the order is the one that the paper reports."""
+        if not self.comparison.in_paper:
+            return "not asked in the paper"
         if not self.shown:
             return "order not shown"
         return "as in the paper" if self.difference.ci95[0] > 0 else "the opposite of the paper"

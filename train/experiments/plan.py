@@ -129,10 +129,15 @@ class System:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two systems of a design, the one that the paper has ahead first."""
+    """Two systems of a design, the one that is expected to be ahead first.
+
+    Attributes:
+        in_paper: whether the paper compares them, and has that one ahead.
+    """
 
     better: str
     worse: str
+    in_paper: bool = True
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def write_card(
         _contents(record, files),
         _figures(record),
         _ours(files),
-        _baked(manifest, catalogue, files, special_tokens) if has_baked else _not_baked(),
+        _baked(manifest, catalogue, files, special_tokens) if has_baked else _not_baked(manifest),
         _new_items(),
         _rights(manifest),
     ]
@@ -174,12 +174,15 @@ Text prompts (titles alone) can also be served from the merged checkpoint: `vllm
 """
 
 
-def _not_baked() -> str:
-    return """
+def _not_baked(manifest: Manifest) -> str:
+    hybrid = "To serve hybrid prompts as text, export with `--bake`."
+    if manifest.template.has_user:
+        hybrid = "Hybrid prompts hold the user's token, another vector for each history: llara-app serves them."
+    return f"""
 ## Serve text prompts
 
 Prompts with titles alone can be served by anything that loads the checkpoint, such as `vllm serve merged`, or
-`python -m llama_cpp.server --model gguf/FILE --n_ctx 4096`. To serve hybrid prompts as text, export with `--bake`.
+`python -m llama_cpp.server --model gguf/FILE --n_ctx 4096`. {hybrid}
 """
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from llara_app import locations
 from llara_app.errors import LlaraError, UsageError
 from llara_app.files import file_sha256, whole_file, whole_folder
-from llara_app.models.bundle import load_bundle, read_item_table
+from llara_app.models.bundle import load_bundle, load_encoder_of, load_users, read_item_table
 from llara_app.models.manifest import ITEMS_FILE, MANIFEST_FILE, TOKENIZER_FOLDER, Manifest, read_catalogue
 from llara_app.prompts import PromptMode, PromptTokenizer
 from llara_app.ranking.carried_items import read_carried_items
@@ -88,11 +88,18 @@ def export_bundle(
         tell: told of each step that has something to do.
 
     Raises:
+        UsageError: its prompts hold what cannot be baked.
         LlaraError: a part does not fit, there is no space, or what was written does not compute what the bundle
             computes; what was whole before still is, and nothing partial is left.
     """
     for quantization in options.quantizations:
         require_quantization(quantization)
+    if options.bake and Manifest.read(bundle).template.has_user:
+        raise UsageError(
+            "This bundle cannot be baked",
+            f"{bundle.name}: its prompts hold a user token, which is another vector for each history",
+            "Export without --bake, or train with a template that has no {user}, such as --template movie.",
+        )
     return _Export(bundle, options, to or bundle, sample, progress, tell).run()
 
 
@@ -330,6 +337,7 @@ class _Export:
             "f16",
             self.table.float().numpy(),
             self.tokenizer,
+            load_users(self.bundle, load_encoder_of(self.bundle, self.manifest), self.manifest),
             sample,
             self.manifest.mode,
             threads=self.options.threads,
@@ -364,10 +372,13 @@ class _Export:
     def sample_ids(self) -> list[list[int]]:
         limit = read_config(self.base.folder).max_position_embeddings
         modes = (self.manifest.mode, PromptMode.TEXT)
-        return [
+        prompts = [
             self.prompt_tokenizer.encode(prompt, modes[number % 2], limit).ids
             for number, prompt in enumerate(self.sample)
         ]
+        # To the engines that are compared the user's token is a vector like an item's: one stands in for it.
+        last_item = self.prompt_tokenizer.user_id - 1
+        return [[min(token, last_item) for token in ids] for ids in prompts]
 
     @cached_property
     def reference(self) -> list[verify.Logits]:

@@ -20,6 +20,7 @@ from llara_app.models.item_vocabulary import FixedItems
 from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import quiet_transformers
 from llara_app.models.manifest import TOKENIZER_FOLDER, Manifest
+from llara_app.models.users import ProjectedUsers
 from llara_app.prompts import HybridPrompt, PromptMode, PromptTokenizer, answer_text, build_prompt
 from llara_app.prompts.served_text import served_text
 from llara_app.ranking.gguf_file import GGUFFile
@@ -220,6 +221,7 @@ def compare_quantized(
     reference: str,
     items: npt.NDArray[np.float32],
     tokenizer: PreTrainedTokenizerBase,
+    users: ProjectedUsers | None,
     sample: RankingSample,
     mode: PromptMode,
     *,
@@ -235,7 +237,7 @@ def compare_quantized(
     scores: dict[str, list[npt.NDArray[np.float64]]] = {}
     seconds: dict[str, float] = {}
     for name, path in files.items():
-        ranker = LlamaCppRanker(path, items, tokenizer, threads=threads)
+        ranker = LlamaCppRanker(path, items, tokenizer, users=users, threads=threads)
         ranker.score(sample.prompts[:1], mode)  # the first call also makes the context
         taken, scores[name] = [], []
         for number, prompt in enumerate(sample.prompts, start=1):

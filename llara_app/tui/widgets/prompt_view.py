@@ -20,6 +20,8 @@ from llara_app.catalogue import Item
 if TYPE_CHECKING:
     from llara_app.prompts import Piece
 
+USER_CHIP = "⟨◆user⟩"
+
 
 class PromptView(ScrollView, can_focus=True):
     """Pieces of a prompt, wrapped, with a cursor on the behaviour tokens."""
@@ -135,7 +137,7 @@ class PromptView(ScrollView, can_focus=True):
         self.refresh()
 
     def _text(self) -> Text:
-        from llara_app.prompts import BehaviourToken, Role
+        from llara_app.prompts import BehaviourToken, Role, UserToken
 
         text = Text(no_wrap=False)
         token = 0
@@ -150,6 +152,9 @@ class PromptView(ScrollView, can_focus=True):
                 text.append(" ")
                 text.append(chip, style + Style(meta={"token": token}))
                 token += 1
+            elif isinstance(piece, UserToken):
+                text.append(" ")
+                text.append(USER_CHIP, self._part("prompt--token"))
             elif piece.mention is None:
                 text.append(piece.text, self._part("prompt--words"))
             else:
