@@ -143,7 +143,9 @@ def paired_bootstrap(a: FloatArray, b: FloatArray, *, resamples: int = 10_000, s
 
     Returns:
         the mean of ``a - b``, its 95 % interval, and a two-sided p-value: twice the share of resamples in
-        which the difference is zero or points the other way, with one count added so that it is never 0.
+        which the difference is zero or points the other way, with one count added so that it is never 0. It is
+        never below what an exact sign test could reach on the users that differ: resampling very few users
+        repeats them and would call any difference certain.
 
     Raises:
         ValueError: if the two are not the same users.
@@ -152,11 +154,12 @@ def paired_bootstrap(a: FloatArray, b: FloatArray, *, resamples: int = 10_000, s
         raise ValueError(f"paired values must be [n] of the same users, not {a.shape} and {b.shape}")
     differences = _resampled_means(a - b, resamples, seed)
     low, high = np.percentile(differences, [2.5, 97.5])
+    smallest = 2.0 ** (1 - int(np.count_nonzero(a - b)))
     opposite = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     return PairedDifference(
         difference=float((a - b).mean()),
         ci95=(float(low), float(high)),
-        p_value=min(1.0, 2.0 * (opposite + 1) / (resamples + 1)),
+        p_value=min(1.0, max(smallest, 2.0 * (opposite + 1) / (resamples + 1))),
     )
 
 

@@ -69,6 +69,7 @@ def behaviour(
     from llara_app.recommend import Recommender
     from train.experiments.behaviour import behaviour_experiment, changes
     from train.experiments.bundle_reports import behaviour_report
+    from train.experiments.leakage import checked_splits
     from train.experiments.report import open_folder
 
     folder = find_bundle(bundle)
@@ -80,7 +81,8 @@ def behaviour(
             "Name one that was, with the curriculum linear or direct for example.",
         )
     with settings().open_store() as store:
-        same_data(store, manifest)
+        info = same_data(store, manifest)
+        checked_splits(store, info.name, manifest.dataset.protocol)
         asked = {
             **_asked("behaviour", folder, manifest, split),
             "redraws": redraws,

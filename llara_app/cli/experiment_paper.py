@@ -139,8 +139,8 @@ def _answer(name: str, given: dict[str, Any]) -> None:
         study = _study(store, device, given)
         design = DESIGNS[name](study)
         folder = output or default_folder(f"{name}-{study.data.dataset}", design.settings)
-        open_folder(folder, design.settings)
         workshop = Workshop(store, study.data, study.asked, device=device, display=LiveDisplay())
+        open_folder(folder, design.settings)
         try:
             measured = run(design, workshop)
         except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from llara_app.errors import BundleError
 from train.experiments.findings import Finding, Outcome, findings, over_seeds
 from train.experiments.kept import DOCUMENT_FILE, PER_USER_FILE, keep_evaluation, kept_evaluation, measured_once
 from train.experiments.plan import Comparison
-from train.metrics import Evaluation, holm
+from train.metrics import Evaluation, holm, paired_bootstrap
 
 NUM_USERS = 40
 
@@ -115,6 +115,14 @@ def test_more_comparisons_make_a_claim_harder() -> None:
     crowded = family((0.62, 0.4), *[(0.5, 0.5)] * 9)[0]
     assert crowded.difference == alone.difference
     assert crowded.p_value > alone.p_value
+
+
+@pytest.mark.parametrize(("users", "shown"), [(1, False), (5, False), (6, True)])
+def test_a_handful_of_users_shows_nothing(users: int, shown: bool) -> None:
+    """A bootstrap of one user draws that user every time: its interval has no width and excludes zero."""
+    difference = paired_bootstrap(np.ones(users), np.zeros(users))
+    assert difference.ci95 == (1.0, 1.0)
+    assert difference.shown(difference.p_value) is shown
 
 
 def test_a_system_without_seeds_is_compared_with_each() -> None:

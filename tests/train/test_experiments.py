@@ -437,6 +437,28 @@ def test_the_same_command_builds_the_report_again_and_another_is_refused(
     assert llara(command(world, "rq2", rq1)) == 2
 
 
+@pytest.mark.parametrize(
+    ("users", "more", "complaint"),
+    [
+        (8, ["--candidates", "39"], "Too few items"),
+        (4, ["--protocol", "paper"], "too small for the paper split"),
+        (8, ["--encoder", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_before_anything_is_written(
+    tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str], users: int, more: list[str], complaint: str
+) -> None:
+    store = Store(tmp_path / "llara.db")
+    store.import_dataset("small", source(num_users=users))
+    output = tmp_path / "report"
+    words = command(World(tmp_path, store, world.llm, world.encoder), "rq2", output, *more)
+    assert llara(words) in (1, 2)
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert "Traceback" not in error
+    assert not output.exists()
+
+
 @pytest.mark.slow
 def test_the_demo_finds_the_results(rq1: Path) -> None:
     from demo.results import Measured, _walk

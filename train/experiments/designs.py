@@ -136,8 +136,12 @@ def encoder_choice(
     return EncoderChoice(label, (given,) * len(seeds))
 
 
-def rq1(study: Study) -> Design:
-    """LLaRA on each encoder, beside the encoders alone and LLMs that read no behaviour."""
+def rq1(study: Study, more: Sequence[System] = ()) -> Design:
+    """LLaRA on each encoder, beside the encoders alone and LLMs that read no behaviour.
+
+    Args:
+        more: further baselines, with which LLaRA is compared as well.
+    """
     alone = [
         System(
             choice.label, "behaviour", _once([EncoderAlone(part) for part in choice.parts]), ("rank",), choice.label
@@ -150,13 +154,13 @@ def rq1(study: Study) -> Design:
     llara = [
         finetuned(study, choice, f"LLaRA ({choice.label})", study.config.curriculum) for choice in study.encoders
     ]
-    baselines = [bare, tallrec]
+    baselines = [bare, tallrec, *more]
     return _design(
         study,
         "rq1",
         "LLaRA beside sequential recommenders and LLMs",
         "Does an LLM that reads titles and behaviour recommend better than an encoder, or an LLM, alone?",
-        "Paper: LLaRA on each encoder > TALLRec > encoders alone > zero-shot LLM (on MovieLens and Steam).",
+        "Paper: LLaRA on each encoder > TALLRec > encoders alone > zero-shot LLM, on all three datasets.",
         [*alone, *baselines, *llara],
         [
             Comparison(ours.name, other.name)
@@ -286,5 +290,5 @@ def _design(
         study.asked,
         tuple(systems),
         tuple(comparisons),
-        {"experiment": name, **study.settings()},
+        {"experiment": name, "systems": [system.name for system in systems], **study.settings()},
     )

@@ -4,7 +4,8 @@
 an interrupted one goes on. *Subjects* answer the same frozen questions. *Systems* are subjects over training seeds,
 and a *design* is systems with the comparisons that its question asks for.
 
-A new baseline is one more :class:`Subject` (and one more :class:`Part`, if it is trained) in a design's list.
+A new baseline is one more :class:`Subject` (and one more :class:`Part`, if it is trained), made a :class:`System` and
+handed to :func:`train.experiments.designs.rq1`.
 """
 
 from __future__ import annotations

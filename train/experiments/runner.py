@@ -16,7 +16,7 @@ from llara_app import locations
 from llara_app.catalogue import Catalogue
 from llara_app.models.manifest import LOG_FILE
 from llara_app.prompts import HybridPrompt, PromptTemplate
-from llara_app.sequences import CandidateSets, Sequences, Split
+from llara_app.sequences import Sequences
 from llara_app.step_report import StepReport
 from llara_app.store import Store
 from train.encoders import EpochReport
@@ -61,6 +61,12 @@ class Workshop:
     Args:
         parts: the folder of all parts, shared by experiments.
         display: told what is going on.
+
+    Attributes:
+        rows, sets: whose next items are asked for, and their frozen candidates.
+
+    Raises:
+        DataError: the dataset is too small for its split or for so many candidates, or its splits leak.
     """
 
     def __init__(
@@ -79,6 +85,15 @@ class Workshop:
         self.device = device
         self.parts = parts or locations.parts()
         self.display: Display = display or Silent()
+        checked_splits(store, data.dataset, data.protocol)
+        self.rows, self.sets = store.candidate_sets(
+            data.dataset,
+            data.protocol,
+            asked.split,
+            num_candidates=asked.num_candidates,
+            redraws=asked.redraws,
+            seed=asked.seed,
+        )
         self._prompts: tuple[PromptTemplate, list[list[HybridPrompt]]] | None = None
 
     @cached_property
@@ -88,27 +103,6 @@ class Workshop:
     @cached_property
     def sequences(self) -> Sequences:
         return self.store.sequences(self.data.dataset)
-
-    @cached_property
-    def _questions(self) -> tuple[Split, CandidateSets]:
-        return self.store.candidate_sets(
-            self.data.dataset,
-            self.data.protocol,
-            self.asked.split,
-            num_candidates=self.asked.num_candidates,
-            redraws=self.asked.redraws,
-            seed=self.asked.seed,
-        )
-
-    @property
-    def rows(self) -> Split:
-        """Whose next items are asked for."""
-        return self._questions[0]
-
-    @property
-    def sets(self) -> CandidateSets:
-        """The frozen candidates."""
-        return self._questions[1]
 
     def prompts(self, template: PromptTemplate) -> list[list[HybridPrompt]]:
         """The questions as prompts, ``[redraws][n]``; those of the latest template are kept in memory."""
@@ -161,10 +155,8 @@ def run(design: Design, workshop: Workshop) -> list[Measured]:
     """Build and measure every system of a design; what is there already is taken as it is.
 
     Raises:
-        DataError: the dataset is too small for its split, or its splits leak.
         KeyboardInterrupt: it was interrupted; the same call goes on.
     """
-    checked_splits(workshop.store, design.data.dataset, design.data.protocol)
     return [_measure(design, workshop, system) for system in design.systems]
 
 
