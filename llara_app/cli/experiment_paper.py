@@ -178,7 +178,7 @@ def _study(store: Any, device: Any, given: dict[str, Any]) -> Study:
         template=template,
         encoders=tuple(
             encoder_choice(store, data, name, seeds, given["encoder_epochs"])
-            for name in given["encoders"] or ENCODERS
+            for name in dict.fromkeys(given["encoders"] or ENCODERS)
         ),
         config=config,
         seeds=seeds,

@@ -132,7 +132,7 @@ def encoder_choice(
             f"Pass --protocol {protocol}, or name an architecture.",
         )
     given = GivenEncoder(folder.resolve(), manifest.weights_sha256, manifest.config.hidden_size)
-    label = f"{architecture_label(manifest.config.architecture)}, given"
+    label = f"{architecture_label(manifest.config.architecture)} {folder.name}"
     return EncoderChoice(label, (given,) * len(seeds))
 
 
