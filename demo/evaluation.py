@@ -12,9 +12,10 @@ import plotly.graph_objects as go
 from demo import charts, markup
 from demo.explore import QUICK
 from demo.failures import on_page
-from demo.results import PAPER, PAPER_ROWS, Measured, measured, paper_interval
+from demo.results import Measured, measured
 from demo.workbench import Workbench
 from llara_app.metric_names import METRICS
+from llara_app.paper import PAPER_ROWS, RQ1, paper_interval
 
 CAUTION = (
     "Filled dots are measured here: means over redraws of the candidates, with 95 % bootstrap intervals over users. "
@@ -50,7 +51,7 @@ def paper_table() -> str:
                 for name in PAPER_ROWS
             ),
         ]
-        for system, figures in PAPER.items()
+        for system, figures in RQ1.items()
     ]
     return markup.table("HitRatio@1 in the paper (Llama-2-7B, 20 candidates)", head, rows)
 
@@ -60,7 +61,7 @@ def intervals(dataset: str, rows: Sequence[Measured]) -> go.Figure:
     points: list[tuple[str, float, float, float, bool]] = [
         (charts.title(row.system), *row.metrics["hit_ratio_at_1"], True) for row in rows
     ]
-    for system, figures in PAPER.items():
+    for system, figures in RQ1.items():
         if dataset in figures:
             mean = figures[dataset][1]
             low, high = paper_interval(mean, PAPER_ROWS[dataset])

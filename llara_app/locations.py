@@ -40,6 +40,16 @@ def bundles() -> Path:
     return home() / "bundles"
 
 
+def experiments() -> Path:
+    """Report folders, one for each experiment."""
+    return home() / "experiments"
+
+
+def parts() -> Path:
+    """What experiments train and measure, kept by content so that they share it."""
+    return home() / "parts"
+
+
 def jobs() -> Path:
     """What runs, or ran, in the background; see :mod:`llara_app.jobs`."""
     return home() / "jobs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Matplotlib keeps a list of fonts, which takes seconds to make: in one place for all runs, outside the user's home.
+os.environ["MPLCONFIGDIR"] = str(Path(tempfile.gettempdir()) / "llara-app-tests-matplotlib")
 
 # A shell ignores interrupts for what it starts in the background, and every process inherits that; some tests
 # interrupt processes that they start.

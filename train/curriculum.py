@@ -25,6 +25,8 @@ SCHEDULES: dict[str, Schedule] = {
     "text": lambda tau: 0.0,
     # RQ3's two-stage training: two epochs of text, then three of hybrid prompts.
     "two-stage": lambda tau: float(tau >= 0.4),
+    # RQ3's multi-task training: both tasks in every batch, half of the examples each in expectation.
+    "multi-task": lambda tau: 0.5,
     # Competence-based curriculum (Platanios et al., 2019): hybrid prompts come early.
     "root": lambda tau: math.sqrt(tau),
     "cosine": lambda tau: 0.5 - 0.5 * math.cos(math.pi * tau),

@@ -17,6 +17,9 @@ FloatArray = npt.NDArray[np.float64]
 RankArray = npt.NDArray[np.int64]
 
 RESAMPLES = 2000
+SIGNIFICANT = 0.05
+"""A difference is claimed only below this p-value, corrected, and only if its 95 % interval excludes zero."""
+
 _CHUNK_CELLS = 4_000_000
 
 
@@ -89,6 +92,11 @@ class PairedDifference:
     ci95: tuple[float, float]
     p_value: float
 
+    def shown(self, p_value: float) -> bool:
+        """Whether the difference may be claimed, given its p-value as corrected for the comparisons beside it."""
+        low, high = self.ci95
+        return p_value < SIGNIFICANT and not low <= 0 <= high
+
     def as_document(self) -> dict[str, object]:
         return {"difference": self.difference, "ci95": list(self.ci95), "p_value": self.p_value}
 
@@ -135,7 +143,9 @@ def paired_bootstrap(a: FloatArray, b: FloatArray, *, resamples: int = 10_000, s
 
     Returns:
         the mean of ``a - b``, its 95 % interval, and a two-sided p-value: twice the share of resamples in
-        which the difference is zero or points the other way, with one count added so that it is never 0.
+        which the difference is zero or points the other way, with one count added so that it is never 0. It is
+        never below what an exact sign test could reach on the users that differ: resampling very few users
+        repeats them and would call any difference certain.
 
     Raises:
         ValueError: if the two are not the same users.
@@ -144,11 +154,12 @@ def paired_bootstrap(a: FloatArray, b: FloatArray, *, resamples: int = 10_000, s
         raise ValueError(f"paired values must be [n] of the same users, not {a.shape} and {b.shape}")
     differences = _resampled_means(a - b, resamples, seed)
     low, high = np.percentile(differences, [2.5, 97.5])
+    smallest = 2.0 ** (1 - int(np.count_nonzero(a - b)))
     opposite = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     return PairedDifference(
         difference=float((a - b).mean()),
         ci95=(float(low), float(high)),
-        p_value=min(1.0, 2.0 * (opposite + 1) / (resamples + 1)),
+        p_value=min(1.0, max(smallest, 2.0 * (opposite + 1) / (resamples + 1))),
     )
 
 
@@ -201,6 +212,7 @@ class Evaluation:
         values = {
             "hit_ratio_at_1": hit_ratio(ranks, 1),
             "hit_ratio_at_5": hit_ratio(ranks, 5),
+            "hit_ratio_at_10": hit_ratio(ranks, 10),
             "ndcg_at_5": ndcg(ranks, 5),
             "ndcg_at_10": ndcg(ranks, 10),
             "mrr": reciprocal_rank(ranks),

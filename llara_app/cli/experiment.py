@@ -1,43 +1,60 @@
-"""``llara-app experiment``: questions about a bundle, answered with intervals."""
+"""``llara-app experiment``: the paper's questions, and questions about a bundle, answered with intervals."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from llara_app.cli import options
-from llara_app.cli.common import Command, Group, examples, note, print_json, print_table, progress_bar, settings
+from llara_app.cli.common import Command, Group, examples, note, progress_bar, settings
 from llara_app.cli.evaluate import frozen_prompts, same_data
 from llara_app.cli.experiment_chat import chat
+from llara_app.cli.experiment_paper import default_folder, finish, rq1, rq2, rq3
 from llara_app.errors import UsageError
+
+if TYPE_CHECKING:
+    from llara_app.models.manifest import Manifest
+    from train.metrics import Evaluation
+
+split_option = click.option(
+    "--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Whose rows."
+)
+output_option = click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The report's folder [default: under --home].",
+)
 
 
 @click.group(cls=Group)
 def experiment() -> None:
-    """Questions about trained bundles, answered with intervals."""
+    """The paper's questions, and questions about a bundle, answered with intervals.
+
+    Each leaves a folder with results.json, a report.html that needs nothing else, and plots.
+    """
 
 
-experiment.add_command(chat)
+for command in (rq1, rq2, rq3, chat):
+    experiment.add_command(command)
 
 
 @experiment.command(
     cls=Command,
     epilog=examples(
         "llara-app experiment behaviour demo",
-        "llara-app experiment behaviour movielens-nano-linear --redraws 20 --output results.json",
+        "llara-app experiment behaviour movielens-nano-linear --redraws 20 --output behaviour",
     ),
 )
 @click.argument("bundle")
-@click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Whose rows.")
+@split_option
 @click.option("--redraws", type=click.IntRange(1), default=5, show_default=True, help="Of the candidates.")
 @click.option(
     "--candidates", "num_candidates", type=click.IntRange(2), default=20, show_default=True, help="Of each user."
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write the results here, as JSON."
-)
+@output_option
 @options.device
 def behaviour(
     bundle: str, split: str, redraws: int, num_candidates: int, output: Path | None, device: str | None
@@ -45,14 +62,16 @@ def behaviour(
     """Does BUNDLE use behaviour tokens, titles and order? Take each away and see.
 
     Users, candidates and the rest of the prompt stay the same. p-values are of a paired bootstrap, corrected for the
-    number of changes (Holm).
+    number of changes (Holm). Killed in the middle, the same command goes on from there.
     """
-    from llara_app.files import write_whole
     from llara_app.models.manifest import Manifest, find_bundle
     from llara_app.prompts import PromptMode
     from llara_app.ranking.torch_ranker import TorchRanker
     from llara_app.recommend import Recommender
     from train.experiments.behaviour import behaviour_experiment, changes
+    from train.experiments.bundle_reports import behaviour_report
+    from train.experiments.leakage import checked_splits
+    from train.experiments.report import open_folder
 
     folder = find_bundle(bundle)
     manifest = Manifest.read(folder)
@@ -63,7 +82,15 @@ def behaviour(
             "Name one that was, with the curriculum linear or direct for example.",
         )
     with settings().open_store() as store:
-        same_data(store, manifest)
+        info = same_data(store, manifest)
+        checked_splits(store, info.name, manifest.dataset.protocol)
+        asked = {
+            **_asked("behaviour", folder, manifest, split),
+            "redraws": redraws,
+            "num_candidates": num_candidates,
+        }
+        report_folder = output or default_folder(f"behaviour-{folder.name}", asked)
+        open_folder(report_folder, asked)
         recommender = Recommender.load(folder, device=device, progress=note)
         _, _, sets, prompts = frozen_prompts(store, recommender, split, num_candidates, redraws)
     assert isinstance(recommender.ranker, TorchRanker)
@@ -78,29 +105,77 @@ def behaviour(
             manifest.dataset.name,
             seed=settings().seed,
             progress=lambda count: progress.advance(task, count),
+            keep=_keeper({**asked, "candidates": sets.hash}),
         )
-    document = {
-        "bundle": str(folder),
+    finish(report_folder, behaviour_report(folder.name, asked, as_it_is, findings))
+
+
+@experiment.command(
+    cls=Command,
+    epilog=examples(
+        "llara-app experiment retrieve movielens-nano-linear",
+        "llara-app experiment retrieve movielens-nano-linear --retrieve 50 --output whole-catalogue",
+    ),
+)
+@click.argument("bundle")
+@split_option
+@click.option(
+    "--retrieve", "count", type=click.IntRange(2), default=100, show_default=True, help="Items that are proposed."
+)
+@output_option
+@options.device
+def retrieve(bundle: str, split: str, count: int, output: Path | None, device: str | None) -> None:
+    """BUNDLE on the whole catalogue: its encoder proposes, its LLM ranks.
+
+    HR and NDCG at 10 beside the encoder's own order, with paired intervals.
+    """
+    from llara_app.models.manifest import Manifest, find_bundle
+    from llara_app.recommend import Recommender
+    from train.experiments.bundle_reports import retrieval_report
+    from train.experiments.leakage import checked_splits
+    from train.experiments.report import open_folder
+    from train.experiments.retrieve import retrieve_and_rank
+
+    folder = find_bundle(bundle)
+    manifest = Manifest.read(folder)
+    with settings().open_store() as store:
+        info = same_data(store, manifest)
+        rows = checked_splits(store, info.name, manifest.dataset.protocol)[split].with_min_history()
+        sequences = store.sequences(info.name)
+    asked = {**_asked("retrieve", folder, manifest, split), "retrieve": count}
+    report_folder = output or default_folder(f"retrieve-{folder.name}", asked)
+    open_folder(report_folder, asked)
+    recommender = Recommender.load(folder, device=device, progress=note)
+    with progress_bar() as progress:
+        task = progress.add_task(f"{folder.name}, users", total=len(rows))
+        retrieval = retrieve_and_rank(
+            recommender, sequences, rows, count, progress=lambda done: progress.advance(task, done)
+        )
+    finish(report_folder, retrieval_report(folder.name, manifest.encoder, asked, retrieval))
+
+
+def _asked(name: str, folder: Path, manifest: Manifest, split: str) -> dict[str, Any]:
+    """What identifies a question to a bundle."""
+    return {
+        "experiment": name,
+        "bundle": folder.name,
+        "bundle_files": dict(manifest.files),
+        "dataset": manifest.dataset.name,
+        "dataset_hash": manifest.dataset.hash,
+        "protocol": manifest.dataset.protocol,
         "split": split,
-        "as_it_is": as_it_is.as_document(),
-        "findings": [finding.as_document() for finding in findings],
+        "seed": settings().seed,
     }
-    if output is not None:
-        write_whole(output, json.dumps(document, indent=2) + "\n")
-    if settings().as_json:
-        print_json(document)
-        return
-    table: list[list[object]] = [["as it is", f"{as_it_is.hit_ratio_at_1:.4f}", "", "", ""]]
-    for finding in findings:
-        low, high = finding.difference.ci95
-        table.append(
-            [
-                finding.change.name,
-                f"{finding.evaluation.hit_ratio_at_1:.4f}",
-                f"{finding.difference.difference:+.4f} [{low:+.3f}, {high:+.3f}]",
-                f"{finding.p_value:.4f}",
-                finding.reading,
-            ]
-        )
-    title = f"{folder.name} on {manifest.dataset.name}, {split}, {as_it_is.n} users, {redraws} redraws"
-    print_table(title, ["change", "HR@1", "difference", "p (Holm)", "reading"], table)
+
+
+def _keeper(asked: dict[str, Any]) -> Callable[[str, Callable[[], Evaluation]], Evaluation]:
+    """Keeps the evaluations of one question to one bundle among the parts of experiments."""
+    from llara_app import locations
+    from train.experiments.kept import measured_once
+    from train.experiments.plan import content_hash
+
+    def keep(name: str, measure: Callable[[], Evaluation]) -> Evaluation:
+        folder = locations.parts() / f"evaluation-{content_hash({**asked, 'measured': name})}"
+        return measured_once(folder, {"bundle": asked["bundle"], "measured": name}, measure)
+
+    return keep

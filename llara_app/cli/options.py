@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # These repeat what the heavy rooms know, so that `--help` need not load them; a test compares the two.
 PROTOCOLS = ("paper", "leave-one-out")
 MODES = ("text", "behaviour", "index", "hybrid")
-CURRICULA = ("linear", "direct", "text", "two-stage", "root", "cosine", "step")
+CURRICULA = ("linear", "direct", "text", "two-stage", "multi-task", "root", "cosine", "step")
 ENGINES = ("torch", "llama.cpp")
 QUANTIZATIONS = ("f16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
 

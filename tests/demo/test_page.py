@@ -19,13 +19,14 @@ from demo.evaluation import intervals, measured_table
 from demo.examples import examples_of, series_examples
 from demo.explore import first_visit, remembered_visit
 from demo.failures import UNEXPECTED, in_api, on_page, public_text
-from demo.results import PAPER, PAPER_ROWS, measured, paper_interval
+from demo.results import measured
 from demo.training import runs_of
 from demo.visit import Visit
 from demo.workbench import Workbench
 from llara_app.catalogue import Catalogue, Item
 from llara_app.errors import BundleError, LlaraError, NotFoundError
 from llara_app.item_map import Space, principal_components
+from llara_app.paper import PAPER_ROWS, RQ1, paper_interval
 from llara_app.prompts import PromptMode
 from tests.small_world import World
 
@@ -239,14 +240,14 @@ def test_measured_figures_are_found_wherever_they_are_kept(workbench: Workbench,
     assert [(each.system, each.n) for each in found] == [("<i>Ours</i>", 122)]
     assert "&lt;i&gt;Ours" in measured_table(found)
     picture = intervals("lastfm", found)
-    assert len(picture.data[0].x) == 1 and len(picture.data[1].x) == len(PAPER)
+    assert len(picture.data[0].x) == 1 and len(picture.data[1].x) == len(RQ1)
     assert "<i>" not in picture.to_json()
 
 
 def test_the_paper_s_intervals_are_wilson_s() -> None:
     low, high = paper_interval(0.45, 122)
     assert (low, high) == pytest.approx((0.3645, 0.5385), abs=5e-4)
-    assert all(set(figures) == set(PAPER_ROWS) for figures in PAPER.values())
+    assert all(set(figures) == set(PAPER_ROWS) for figures in RQ1.values())
 
 
 def test_the_script_and_the_command_are_one(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     spec = world.spec("movie-keyed", max_steps=2)
     prepare_run(world.store, spec, folder)
     finetune(world.store, spec, folder, device="cpu")
-    output = world.folder / "results.json"
+    output = world.folder / "behaviour"
     code = run(
         [
             *("experiment", "behaviour", str(folder), "--redraws", "2", "--candidates", "5"),
@@ -112,7 +113,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
         ]
     )
     assert code == 0
-    return world.folder, json.loads(output.read_text())
+    return world.folder, json.loads((output / "results.json").read_text())
 
 
 @pytest.mark.slow
@@ -127,6 +128,13 @@ def test_the_command_tries_every_change(results: tuple[Path, dict[str, Any]]) ->
         difference = finding["hit_ratio_at_1"]["mean"] - document["as_it_is"]["hit_ratio_at_1"]["mean"]
         assert finding["difference"]["difference"] == pytest.approx(difference)
         assert finding["p_value_corrected"] >= finding["difference"]["p_value"]
+
+
+@pytest.mark.slow
+def test_the_report_shows_every_change(results: tuple[Path, dict[str, Any]]) -> None:
+    page = (results[0] / "behaviour" / "report.html").read_text()
+    assert all(finding["change"] in page and escape(finding["reading"]) in page for finding in results[1]["findings"])
+    assert (results[0] / "behaviour" / "plots" / "changes.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

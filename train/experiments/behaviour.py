@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,15 +24,17 @@ from llara_app.sequences import CandidateSets
 from train.evaluation import evaluate_ranker
 from train.metrics import Evaluation, PairedDifference, holm
 
+AS_IT_IS = "as it is"
+
 MASK = "Untitled"
 """Stands where a title is hidden."""
-
-SIGNIFICANT = 0.05
 
 PromptChange = Callable[[HybridPrompt, Sequence[HybridPrompt], random.Random], HybridPrompt]
 """Of a prompt, given those of all users."""
 
 TableChange = Callable[[Tensor, torch.Generator], Tensor]
+Keep = Callable[[str, Callable[[], Evaluation]], Evaluation]
+"""Gives the evaluation of that name, measured now unless it was kept."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,9 @@ class Finding:
     @property
     def reading(self) -> str:
         """In plain words, no stronger than the interval."""
-        low, high = self.difference.ci95
-        if self.p_value >= SIGNIFICANT or low <= 0 <= high:
+        if not self.difference.shown(self.p_value):
             return f"no effect shown without {self.change.removes}"
-        if high < 0:
+        if self.difference.difference < 0:
             return f"relies on it: worse without {self.change.removes}"
         return f"misled by it: better without {self.change.removes}"
 
@@ -163,6 +165,7 @@ def behaviour_experiment(
     *,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
+    keep: Keep = lambda name, measure: measure(),
 ) -> tuple[Evaluation, list[Finding]]:
     """Rank the same users and candidates with each change of :func:`changes`.
 
@@ -173,22 +176,21 @@ def behaviour_experiment(
         dataset: its name, for the results.
         seed: of shuffles and random vectors.
         progress: told how many more prompts are done.
+        keep: remembers evaluations by the change's name, so that an interrupted experiment goes on.
 
     Returns:
         The evaluation as it is, and one finding for each change.
     """
-    as_it_is = evaluate_ranker(ranker, prompts, sets, PromptMode.HYBRID, dataset, progress=progress)
+
+    def measure(changed: Sequence[Sequence[HybridPrompt]]) -> Evaluation:
+        return evaluate_ranker(ranker, changed, sets, PromptMode.HYBRID, dataset, progress=progress)
+
+    as_it_is = keep(AS_IT_IS, partial(measure, prompts))
     made: list[tuple[Change, Evaluation]] = []
     with_user = ranker.model.users is not None
     for change in changes(ranker.prompt_tokenizer.num_items, with_user=with_user):
-        rng = random.Random(seed)
-        changed = prompts
-        if change.prompt is not None:
-            changed = [[change.prompt(prompt, redraw, rng) for prompt in redraw] for redraw in prompts]
         with _table_changed(ranker, change.table, seed):
-            made.append(
-                (change, evaluate_ranker(ranker, changed, sets, PromptMode.HYBRID, dataset, progress=progress))
-            )
+            made.append((change, keep(change.name, partial(measure, _changed(prompts, change, seed)))))
     differences = [evaluation.compare(as_it_is) for _, evaluation in made]
     corrected = holm([difference.p_value for difference in differences])
     findings = [
@@ -196,6 +198,15 @@ def behaviour_experiment(
         for (change, evaluation), difference, p_value in zip(made, differences, corrected, strict=True)
     ]
     return as_it_is, findings
+
+
+def _changed(
+    prompts: Sequence[Sequence[HybridPrompt]], change: Change, seed: int
+) -> Sequence[Sequence[HybridPrompt]]:
+    if change.prompt is None:
+        return prompts
+    rng = random.Random(seed)
+    return [[change.prompt(prompt, redraw, rng) for prompt in redraw] for redraw in prompts]
 
 
 @contextmanager

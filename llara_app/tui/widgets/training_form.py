@@ -20,7 +20,7 @@ from llara_app.training_runs import TrainSettings, free_output
 Number = TypeVar("Number", int, float)
 
 ENCODERS = ("sasrec", "gru4rec", "caser")
-CURRICULA = ("linear", "direct", "text", "two-stage", "root", "cosine", "step")
+CURRICULA = ("linear", "direct", "text", "two-stage", "multi-task", "root", "cosine", "step")
 MODES = ("hybrid", "behaviour", "text", "index")
 NUMBERS = {
     "epochs": ("Epochs", float),

@@ -1,0 +1,266 @@
+"""Experiments that run: interrupted or killed they go on, and leave a report that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llara_app import locations
+from llara_app.cli.main import run as llara
+from llara_app.encoders import load_encoder
+from llara_app.models.manifest import Manifest
+from llara_app.step_report import StepReport
+from llara_app.store import Store
+from tests.small_world import NUM_ITEMS, World, make_world, source
+from tests.train.experiment_support import References, study, workshop
+from train.experiments.designs import DESIGNS
+from train.experiments.plan import Design
+from train.experiments.runner import Silent, Workshop, run
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def hit_ratios(design: Design, made: Workshop) -> dict[str, list[float]]:
+    return {
+        each.system.name: [evaluation.hit_ratio_at_1 for evaluation in each.evaluations["rank"]]
+        for each in run(design, made)
+    }
+
+
+class Interrupting(Silent):
+    """Interrupts a fine-tuning as Ctrl-C does, after some of its steps; remembers the steps it saw."""
+
+    def __init__(self, trainings: int, step: int) -> None:
+        self.left = trainings
+        self.step = step
+        self.seen: list[int] = []
+
+    @contextmanager
+    def finetuning(self, label: str) -> Iterator[Callable[[StepReport], None]]:
+        self.left -= 1
+
+        def show(report: StepReport) -> None:
+            self.seen.append(report.step)
+            if self.left == 0 and report.step == self.step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        yield show
+
+
+@pytest.mark.slow
+def test_an_interrupted_experiment_goes_on_where_it_was(world: World, tmp_path: Path) -> None:
+    asked = study(world)
+    design = DESIGNS["rq2"](asked)
+    whole = hit_ratios(design, workshop(world, tmp_path / "whole", asked))
+    with pytest.raises(KeyboardInterrupt):
+        run(design, workshop(world, tmp_path / "parts", asked, Interrupting(trainings=4, step=1)))
+    done = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("*-*[!g]") if path.is_dir()}
+    bundles = [name for name in done if name.startswith("finetuned-") and not name.endswith(".training")]
+    assert len(bundles) == 3
+    assert len([name for name in done if name.startswith("evaluation-")]) == 3
+
+    second = Interrupting(trainings=-1, step=0)
+    assert hit_ratios(design, workshop(world, tmp_path / "parts", asked, second)) == whole
+    assert second.seen[0] == 2, "from the checkpoint on, not from the start"
+    assert len(second.seen) == 1 + 3, "the fourth training's last step, and one more training"
+    assert all((tmp_path / "parts" / name).stat().st_mtime_ns == done[name] for name in bundles)
+    assert not list((tmp_path / "parts").glob("*.training"))
+
+    nothing = Interrupting(trainings=-1, step=0)
+    assert hit_ratios(design, workshop(world, tmp_path / "parts", asked, nothing)) == whole
+    assert nothing.seen == []
+
+
+@pytest.mark.slow
+def test_the_control_s_embeddings_are_random_and_the_rest_is_as_hybrid(world: World, tmp_path: Path) -> None:
+    asked = study(world, max_steps=1)
+    made = workshop(world, tmp_path, asked)
+    systems = {system.name: system for system in DESIGNS["rq2"](asked).systems}
+    parts = [systems[name].subjects[0].training for name in ("hybrid", "hybrid with random embeddings")]
+    hybrid, control = (Manifest.read(made.folder(part, "")) for part in parts if part is not None)
+    assert control.training == hybrid.training
+    assert (control.modes, control.item_size) == (hybrid.modes, hybrid.item_size)
+    encoder, manifest = load_encoder(tmp_path / parts[1].name / "encoder")
+    assert "control" in manifest.source
+    given, _ = load_encoder(world.encoder)
+    both = torch.stack([encoder.item_embeddings().flatten(), given.item_embeddings().flatten()])
+    # The given encoder is one of this seed before its training: not even with that may the control share its draws.
+    assert float(both.corrcoef()[0, 1].abs()) < 0.15
+
+
+COMMAND = ["--protocol", "leave-one-out", "--seeds", "1", "--redraws", "2", "--candidates", "5", "--max-steps", "3"]
+
+
+def command(world: World, question: str, output: Path, *more: str) -> list[str]:
+    return [
+        *("experiment", question, "--dataset", "small", "--llm", str(world.llm), "--encoder", str(world.encoder)),
+        *(*COMMAND, "--batch-size", "4", "--db", str(world.store.path), "--output", str(output), *more),
+    ]
+
+
+@pytest.mark.slow
+def test_a_killed_experiment_goes_on_with_the_same_command(world: World, tmp_path: Path, llara_home: Path) -> None:
+    """SIGKILL: nothing can be said or saved any more."""
+    output = tmp_path / "rq3"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llara_app", *command(world, "rq3", output, "--quiet")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        while process.poll() is None and len(list(locations.parts().glob("evaluation-*"))) < 2:
+            time.sleep(0.05)
+        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+    finally:
+        process.kill()
+        process.communicate()
+    before = {path.name: path.stat().st_mtime_ns for path in locations.parts().glob("evaluation-*")}
+    assert not (output / "report.html").exists()
+    assert llara(command(world, "rq3", output, "--quiet")) == 0
+    after = {path.name: path.stat().st_mtime_ns for path in locations.parts().glob("evaluation-*")}
+    assert before.items() <= after.items()
+    assert len(after) == 7
+    results = json.loads((output / "results.json").read_text())
+    assert [system["system"] for system in results["systems"]][:3] == ["direct", "two-stage", "multi-task"]
+
+
+@pytest.fixture(scope="module")
+def rq1(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RQ1's report folder, by the command itself: an encoder that is trained and one that is given."""
+    output = tmp_path_factory.mktemp("reports") / "rq1"
+    more = ["--encoder", "gru4rec", "--encoder-epochs", "1", "--quiet"]
+    assert llara(command(world, "rq1", output, *more)) == 0
+    return output
+
+
+@pytest.mark.slow
+def test_rq1_measures_every_system_on_the_same_candidates(rq1: Path) -> None:
+    results = json.loads((rq1 / "results.json").read_text())
+    systems = {system["system"]: system for system in results["systems"]}
+    ranked = {
+        "SASRec encoder",
+        "GRU4Rec",
+        "bare LLM, zero-shot",
+        "TALLRec",
+        "LLaRA (SASRec encoder)",
+        "LLaRA (GRU4Rec)",
+    }
+    asked_twice = {f"{name}, greedy answers" for name in ranked if "LLa" in name or "LLM" in name or "TALL" in name}
+    assert set(systems) == ranked | asked_twice
+    assert len({system["candidates_hash"] for system in systems.values()}) == 1
+    for system in systems.values():
+        low, high = system["hit_ratio_at_1"]["ci95"]
+        assert low <= system["hit_ratio_at_1"]["mean"] <= high
+    assert len(results["comparisons"]) == 6
+    for each in results["comparisons"]:
+        assert each["p_value_corrected"] >= each["difference"]["p_value"]
+        assert each["shown"] or "no difference shown" in each["reading"]
+    assert {curve["system"] for curve in results["curves"]} == {
+        "TALLRec",
+        "LLaRA (SASRec encoder)",
+        "LLaRA (GRU4Rec)",
+    }
+    assert results["curves"][1]["probability"] == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.slow
+def test_the_report_needs_nothing_else(rq1: Path) -> None:
+    text = (rq1 / "report.html").read_text()
+    assert not re.search(r"https?:|url\(|@import", text)
+    references = References()
+    references.feed(text)
+    assert references.found
+    assert all(reference.startswith("data:image/png;base64,") for reference in references.found)
+    assert "script" not in references.tags
+    for plot in ("accuracy", "curves", "speed"):
+        assert (rq1 / "plots" / f"{plot}.png").read_bytes().startswith(b"\x89PNG\r\n")
+    assert "TALLRec" in text and "no difference shown" in text
+
+
+@pytest.mark.slow
+def test_the_same_command_builds_the_report_again_and_another_is_refused(
+    world: World, rq1: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = json.loads((rq1 / "experiment.json").read_text())
+    assert folder["training_seeds"] == [0]
+    more = ["--encoder", "gru4rec", "--encoder-epochs", "1", "--quiet"]
+    before = (rq1 / "results.json").read_text()
+    assert llara(command(world, "rq1", rq1, *more, "--redraws", "3")) == 2
+    error = capsys.readouterr().err
+    assert "redraws is 2 there, 3 was asked for" in error
+    assert (rq1 / "results.json").read_text() == before
+    assert llara(command(world, "rq2", rq1)) == 2
+
+
+@pytest.mark.parametrize(
+    ("users", "more", "complaint"),
+    [
+        (8, ["--candidates", "39"], "Too few items"),
+        (4, ["--protocol", "paper"], "too small for the paper split"),
+        (8, ["--encoder", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_before_anything_is_written(
+    tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str], users: int, more: list[str], complaint: str
+) -> None:
+    store = Store(tmp_path / "llara.db")
+    store.import_dataset("small", source(num_users=users))
+    output = tmp_path / "report"
+    words = command(World(tmp_path, store, world.llm, world.encoder), "rq2", output, *more)
+    assert llara(words) in (1, 2)
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert "Traceback" not in error
+    assert not output.exists()
+
+
+@pytest.mark.slow
+def test_the_demo_finds_the_results(rq1: Path) -> None:
+    from demo.results import Measured, _walk
+
+    found: list[Measured] = list(_walk("results", json.loads((rq1 / "results.json").read_text())))
+    assert {each.system for each in found} >= {"TALLRec", "LLaRA (GRU4Rec)", "LLaRA (GRU4Rec), greedy answers"}
+
+
+@pytest.mark.slow
+def test_retrieve_ranks_the_encoder_s_proposals(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = study(world, max_steps=1)
+    part = DESIGNS["rq3"](asked).systems[0].subjects[0].training
+    assert part is not None
+    bundle = workshop(world, tmp_path, asked).folder(part, "")
+    db = str(world.store.path)
+
+    def ask(count: int) -> dict[str, Any]:
+        capsys.readouterr()
+        output = tmp_path / f"retrieve-{count}"
+        words = ["experiment", "retrieve", str(bundle), "--retrieve", str(count), "--output", str(output), "--db", db]
+        assert llara([*words, "--format", "json", "--quiet"]) == 0
+        assert (output / "report.html").is_file()
+        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return document
+
+    few, all_items = ask(5), ask(NUM_ITEMS)
+    alone, llm = few["systems"]
+    assert all_items["systems"][0]["ndcg_at_10"] == alone["ndcg_at_10"], "the encoder's order does not depend on it"
+    assert all_items["found"] > few["found"]
+    # With five proposals, all of them among the LLM's first ten: both find what the encoder found.
+    assert llm["hit_ratio_at_10"]["mean"] == pytest.approx(few["found"])
+    assert llm["hit_ratio_at_1"]["mean"] <= few["found"]
+    assert [gain["metric"] for gain in few["gains"]] == ["hit_ratio_at_1", "hit_ratio_at_10", "ndcg_at_10"]

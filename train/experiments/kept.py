@@ -1,0 +1,75 @@
+"""Evaluations kept in folders: what was measured is never measured twice, and nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from llara_app.errors import BundleError
+from llara_app.files import whole_folder, write_whole
+from train.metrics import Estimate, Evaluation
+
+DOCUMENT_FILE = "evaluation.json"
+PER_USER_FILE = "per_user.safetensors"
+
+
+def measured_once(folder: Path, about: Mapping[str, object], measure: Callable[[], Evaluation]) -> Evaluation:
+    """The evaluation kept in `folder`; it is measured, and kept there, if there is none."""
+    evaluation = kept_evaluation(folder)
+    if evaluation is None:
+        evaluation = measure()
+        keep_evaluation(folder, evaluation, about)
+    return evaluation
+
+
+def keep_evaluation(folder: Path, evaluation: Evaluation, about: Mapping[str, object]) -> None:
+    """Write an evaluation, whole or not at all: its figures, and the means of each user that pairs are made of.
+
+    Args:
+        about: what was measured, for the person who looks into the folder.
+    """
+    with whole_folder(folder) as scratch:
+        document = {"about": dict(about), **evaluation.as_document(), "metrics": list(evaluation.metrics)}
+        write_whole(scratch / DOCUMENT_FILE, json.dumps(document, indent=2) + "\n")
+        save_file(dict(evaluation.per_user), scratch / PER_USER_FILE)
+
+
+def kept_evaluation(folder: Path) -> Evaluation | None:
+    """The evaluation in `folder`, or None if there is none.
+
+    Raises:
+        BundleError: it is damaged.
+    """
+    if not folder.exists():
+        return None
+    try:
+        document: dict[str, Any] = json.loads((folder / DOCUMENT_FILE).read_bytes())
+        per_user = load_file(folder / PER_USER_FILE)
+        metrics = {
+            name: Estimate(
+                document[name]["mean"],
+                (document[name]["ci95"][0], document[name]["ci95"][1]),
+                document[name]["sd_redraws"],
+            )
+            for name in document["metrics"]
+        }
+        return Evaluation(
+            dataset=document["dataset"],
+            n=document["n"],
+            num_candidates=document["num_candidates"],
+            redraws=document["redraws"],
+            candidates_hash=document["candidates_hash"],
+            metrics=metrics,
+            per_user={name: per_user[name] for name in metrics},
+            ms_per_user=document["ms_per_user"],
+        )
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BundleError(
+            "A kept evaluation cannot be read", f"{folder}: {reason}", "Remove that folder; it is measured again."
+        ) from error

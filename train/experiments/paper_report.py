@@ -1,0 +1,144 @@
+"""The report on one of the paper's questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from llara_app.metric_names import METRICS
+from llara_app.models.bundle import package_versions
+from llara_app.paper import PAPER_ROWS, RQ1, paper_hit_ratio
+from llara_app.step_report import StepReport
+from llara_app.training_runs import StepLog
+from train.experiments import plots
+from train.experiments.findings import Finding, Outcome, findings, outcomes
+from train.experiments.plan import Design
+from train.experiments.plots import Curve
+from train.experiments.report import Picture, Report, Table
+from train.experiments.runner import Measured
+from train.metrics import Estimate
+
+RIGOUR = (
+    "Each system ranks the same frozen candidates. Means are over training seeds, redraws of candidates and users. "
+    "Intervals are 95 % bootstrap intervals over users, all seeds and redraws of a user being repeated measures; "
+    "the spread over training seeds stands beside them. A difference is claimed only where its paired interval "
+    "excludes zero and its p-value, corrected for all comparisons of this report (Holm), is below .05."
+)
+PAPER_NOTE = (
+    "The paper’s figures stand beside ours and were not measured here: Llama-2-7B, greedy answers, one training, "
+    "{rows} test rows on this dataset, no intervals."
+)
+
+
+def paper_report(design: Design, measured: Sequence[Measured]) -> Report:
+    """Everything that an experiment found, ready to be written."""
+    found = outcomes(measured)
+    compared = findings(design.comparisons, found, design.data.protocol)
+    # The paper's figures belong to its own split.
+    with_paper = design.data.protocol == "paper"
+    trainings = [Curve.of(each.system.name, [_steps(log) for log in each.logs]) for each in measured if each.logs]
+    headline = [outcome for outcome in found if outcome.answers == _first_answers(found, outcome.system)]
+    pictures = [
+        Picture(
+            "accuracy",
+            "HitRatio@1. Dots: measured here. Diamonds: the paper’s.",
+            plots.accuracy(headline, with_paper=with_paper),
+        )
+    ]
+    if trainings:
+        pictures.append(Picture("curves", "Loss and p(tau) over training.", plots.curves(trainings)))
+    if (timed := plots.speed(headline)) is not None:
+        pictures.append(Picture("speed", "Accuracy against time.", timed))
+    first = found[0].combined
+    data = (
+        f"{first.dataset}, protocol {design.data.protocol}, {design.asked.split} split: {first.n:,} users, "
+        f"{first.num_candidates} candidates, {first.redraws} redraws. Candidates {first.candidates_hash[:12]}. "
+        f"LLM {design.settings['llm']}, prompt template {design.settings['template_name']}."
+    )
+    background = [data, RIGOUR, design.expected]
+    if with_paper and first.dataset in PAPER_ROWS:
+        background.append(PAPER_NOTE.format(rows=PAPER_ROWS[first.dataset]))
+    return Report(
+        title=f"{design.title}: {first.dataset}",
+        question=design.question,
+        background=background,
+        readings=[f"{finding.reading} ({finding.against_paper})." for finding in compared],
+        tables=[systems_table(found, with_paper=with_paper), findings_table(compared)],
+        pictures=pictures,
+        document={
+            "experiment": design.name,
+            "question": design.question,
+            "expected": design.expected,
+            "settings": dict(design.settings),
+            "versions": package_versions(),
+            "systems": [
+                {**outcome.as_document(), "paper": _paper_document(outcome) if with_paper else None}
+                for outcome in found
+            ],
+            "comparisons": [finding.as_document() for finding in compared],
+            "curves": [training.as_document() for training in trainings],
+        },
+    )
+
+
+def systems_table(found: Sequence[Outcome], *, with_paper: bool) -> Table:
+    """One row for each system and way of asking."""
+    rows = []
+    for outcome in found:
+        document = outcome.as_document()
+        paper = paper_hit_ratio(outcome.paper, outcome.combined.dataset) if with_paper and outcome.paper else None
+        spread = outcome.sd_seeds()
+        time = outcome.combined.ms_per_user.get("p50")
+        rows.append(
+            [
+                str(document["system"]),
+                *(_cell(outcome.combined.metrics.get(name)) for name in METRICS),
+                f"{len(outcome.by_seed)}" + (f" (sd {spread:.4f})" if spread is not None else ""),
+                f"{time:.1f}" if time is not None else "–",
+                f"{paper:.4f}" if paper is not None else "–",
+            ]
+        )
+    return Table("Systems", ["system", *METRICS.values(), "training seeds", "ms a user", "HR@1 in the paper"], rows)
+
+
+def findings_table(compared: Sequence[Finding]) -> Table:
+    """One row for each comparison, beside the paper's."""
+    rows = [
+        [
+            f"{finding.comparison.better} − {finding.comparison.worse}",
+            "{:+.4f} [{:+.4f}, {:+.4f}]".format(finding.difference.difference, *finding.difference.ci95),
+            f"{finding.p_value:.4f}",
+            f"{finding.seeds_agreeing} of {finding.seeds}",
+            "shown" if finding.shown else "no difference shown",
+            f"{finding.paper:+.4f}" if finding.paper is not None else "–",
+            finding.against_paper,
+        ]
+        for finding in compared
+    ]
+    columns = ["comparison", "HR@1", "p (Holm)", "seeds agreeing", "reading", "in the paper", "order"]
+    return Table("Comparisons", columns, rows)
+
+
+def _first_answers(found: Sequence[Outcome], system: str) -> str:
+    return next(outcome.answers for outcome in found if outcome.system == system)
+
+
+def _cell(estimate: Estimate | None) -> str:
+    return "{:.4f} [{:.3f}, {:.3f}]".format(estimate.mean, *estimate.ci95) if estimate is not None else "–"
+
+
+def _paper_document(outcome: Outcome) -> dict[str, object] | None:
+    if outcome.paper is None:
+        return None
+    dataset = outcome.combined.dataset
+    hit_ratio = paper_hit_ratio(outcome.paper, dataset)
+    if hit_ratio is None:
+        return None
+    valid = RQ1[outcome.paper][dataset][0] if outcome.paper in RQ1 else None
+    return {"source": "the paper, not measured here", "hit_ratio_at_1": hit_ratio, "valid_ratio": valid}
+
+
+def _steps(log: Path) -> list[StepReport]:
+    kept = StepLog([log])
+    kept.poll()
+    return kept.steps

@@ -1,0 +1,201 @@
+"""The parts that experiments are made of: encoders, and LLMs fine-tuned on them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from llara_app.encoders import ARCHITECTURES, SASRecConfig, build_encoder, save_encoder
+from llara_app.prompts import PromptTemplate
+from train.config import RunSpec
+from train.encoders import EncoderTraining, train_encoder
+from train.experiments.plan import Data, Part
+from train.finetune import finetune, prepare_run, seed_torch, training_folder
+
+if TYPE_CHECKING:
+    from train.experiments.runner import Workshop
+
+LABELS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}
+"""The architectures as the paper writes them."""
+
+NO_EFFECT = {"checkpoint_every", "num_workers", "tensorboard"}
+"""Settings of fine-tuning that do not change what is learned."""
+
+
+class EncoderPart(Part):
+    """A frozen sequential recommender in a folder of its own."""
+
+    kind = "encoder"
+
+    @property
+    @abstractmethod
+    def item_size(self) -> int:
+        """Width of its item embeddings."""
+
+
+@dataclass(frozen=True)
+class TrainedEncoder(EncoderPart):
+    """An encoder trained from fresh weights."""
+
+    data: Data
+    architecture: str
+    training: EncoderTraining
+
+    @property
+    def content(self) -> Mapping[str, object]:
+        settings = {
+            key: value for key, value in asdict(self.training).items() if key not in ("device", "max_threads")
+        }
+        return {"data": asdict(self.data), "architecture": self.architecture, "training": settings}
+
+    @property
+    def item_size(self) -> int:
+        return self.training.hidden_size
+
+    def build(self, workshop: Workshop, folder: Path, label: str) -> None:
+        store, data = workshop.store, self.data
+        training = replace(self.training, device=str(workshop.device))
+        with workshop.display.encoder(label, training.max_epochs) as show:
+            encoder, report = train_encoder(
+                self.architecture,
+                workshop.sequences,
+                store.split(data.dataset, data.protocol, "train"),
+                store.split(data.dataset, data.protocol, "valid"),
+                len(workshop.catalogue),
+                training,
+                show,
+            )
+        save_encoder(
+            encoder,
+            folder,
+            dataset=data.dataset,
+            catalogue_hash=workshop.catalogue.hash,
+            seed=training.seed,
+            training={**asdict(training), "protocol": data.protocol, **report.as_document()},
+        )
+
+
+@dataclass(frozen=True)
+class RandomEncoder(EncoderPart):
+    """Item embeddings that mean nothing: the control of RQ2. They are drawn, and never trained."""
+
+    data: Data
+    size: int
+    seed: int
+
+    @property
+    def content(self) -> Mapping[str, object]:
+        return {"data": asdict(self.data), "architecture": "random", "size": self.size, "seed": self.seed}
+
+    @property
+    def item_size(self) -> int:
+        return self.size
+
+    def build(self, workshop: Workshop, folder: Path, label: str) -> None:
+        catalogue = workshop.catalogue
+        with torch.random.fork_rng(devices=[]):
+            # A trained encoder of this seed starts from the seed's own first draws: the control must share nothing.
+            seed_torch(self.seed, 1)
+            encoder = build_encoder(SASRecConfig(num_items=len(catalogue), hidden_size=self.size))
+        save_encoder(
+            encoder,
+            folder,
+            dataset=self.data.dataset,
+            catalogue_hash=catalogue.hash,
+            seed=self.seed,
+            source="random weights, as a control",
+            training={"protocol": self.data.protocol},
+        )
+
+
+@dataclass(frozen=True)
+class GivenEncoder(EncoderPart):
+    """An encoder that a person brought: the same one for every seed."""
+
+    folder: Path
+    weights_sha256: str
+    size: int
+
+    @property
+    def content(self) -> Mapping[str, object]:
+        return {"weights": self.weights_sha256}
+
+    @property
+    def item_size(self) -> int:
+        return self.size
+
+    def place(self, parts: Path) -> Path:
+        return self.folder
+
+    def build(self, workshop: Workshop, folder: Path, label: str) -> None:
+        raise AssertionError(f"{folder} was there when the experiment was planned")
+
+
+@dataclass(frozen=True)
+class LLMChoice:
+    """A causal LLM by name, and what identifies its weights.
+
+    Attributes:
+        name: ``nano``, a hub id or a folder.
+        revision: the hub commit or tag that was asked for.
+        fingerprint: of the weight files, for an LLM in a folder; a hub model is known by its name and revision.
+        precision: ``float32`` or ``bfloat16``, what it is trained and asked in.
+    """
+
+    name: str
+    revision: str | None
+    fingerprint: str
+    precision: str
+
+    @property
+    def content(self) -> Mapping[str, object]:
+        who = (
+            {"fingerprint": self.fingerprint} if self.fingerprint else {"name": self.name, "revision": self.revision}
+        )
+        return {**who, "precision": self.precision}
+
+
+@dataclass(frozen=True)
+class Finetuning(Part):
+    """An LLM fine-tuned on top of an encoder: a bundle.
+
+    Attributes:
+        spec: the run, except for the encoder's folder, which is known once the encoder is built.
+    """
+
+    kind = "finetuned"
+
+    spec: RunSpec
+    encoder: EncoderPart
+    llm: LLMChoice
+    template: PromptTemplate
+
+    @property
+    def content(self) -> Mapping[str, object]:
+        # Names and paths are replaced by what they stand for.
+        run = self.spec.model_dump(mode="json", exclude={"encoder", "llm", "revision", "template", "config"})
+        return {
+            **run,
+            "config": self.spec.config.model_dump(mode="json", exclude=NO_EFFECT),
+            "encoder": self.encoder.name,
+            "llm": dict(self.llm.content),
+            "template": self.template.model_dump(mode="json"),
+        }
+
+    def build(self, workshop: Workshop, folder: Path, label: str) -> None:
+        spec = self.spec.model_copy(update={"encoder": str(workshop.folder(self.encoder, f"encoder of {label}"))})
+        if not training_folder(folder).exists():
+            prepare_run(workshop.store, spec, folder)
+        with workshop.display.finetuning(label) as show:
+            finetune(workshop.store, spec, folder, device=str(workshop.device), progress=show)
+
+
+def architecture_label(architecture: str) -> str:
+    """An architecture as the paper writes it."""
+    assert set(LABELS) == set(ARCHITECTURES)
+    return LABELS[architecture]

@@ -1,0 +1,180 @@
+"""Running an experiment: parts in order, each built once, each evaluation kept; killed anywhere, it goes on there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from filelock import FileLock, Timeout
+
+from llara_app import locations
+from llara_app.catalogue import Catalogue
+from llara_app.models.manifest import LOG_FILE
+from llara_app.prompts import HybridPrompt, PromptTemplate
+from llara_app.sequences import Sequences
+from llara_app.step_report import StepReport
+from llara_app.store import Store
+from train.encoders import EpochReport
+from train.evaluation import evaluation_prompts
+from train.experiments.kept import measured_once
+from train.experiments.leakage import checked_splits
+from train.experiments.plan import Answers, Data, Design, Part, Question, System
+from train.metrics import Evaluation
+
+
+class Display(Protocol):
+    """Shows a person what is going on."""
+
+    def note(self, message: str) -> None: ...
+
+    def encoder(self, label: str, max_epochs: int) -> AbstractContextManager[Callable[[EpochReport], None]]: ...
+
+    def finetuning(self, label: str) -> AbstractContextManager[Callable[[StepReport], None]]: ...
+
+    def ranking(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]: ...
+
+
+class Silent:
+    """A display for nobody."""
+
+    def note(self, message: str) -> None:
+        return None
+
+    def encoder(self, label: str, max_epochs: int) -> AbstractContextManager[Callable[[EpochReport], None]]:
+        return nullcontext(lambda _: None)
+
+    def finetuning(self, label: str) -> AbstractContextManager[Callable[[StepReport], None]]:
+        return nullcontext(lambda _: None)
+
+    def ranking(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        return nullcontext(lambda _: None)
+
+
+class Workshop:
+    """What building and asking need: the data, the questions, and the place where parts are kept.
+
+    Args:
+        parts: the folder of all parts, shared by experiments.
+        display: told what is going on.
+
+    Attributes:
+        rows, sets: whose next items are asked for, and their frozen candidates.
+
+    Raises:
+        DataError: the dataset is too small for its split or for so many candidates, or its splits leak.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        data: Data,
+        asked: Question,
+        *,
+        device: torch.device,
+        parts: Path | None = None,
+        display: Display | None = None,
+    ) -> None:
+        self.store = store
+        self.data = data
+        self.asked = asked
+        self.device = device
+        self.parts = parts or locations.parts()
+        self.display: Display = display or Silent()
+        checked_splits(store, data.dataset, data.protocol)
+        self.rows, self.sets = store.candidate_sets(
+            data.dataset,
+            data.protocol,
+            asked.split,
+            num_candidates=asked.num_candidates,
+            redraws=asked.redraws,
+            seed=asked.seed,
+        )
+        self._prompts: tuple[PromptTemplate, list[list[HybridPrompt]]] | None = None
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        return self.store.catalogue(self.data.dataset)
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        return self.store.sequences(self.data.dataset)
+
+    def prompts(self, template: PromptTemplate) -> list[list[HybridPrompt]]:
+        """The questions as prompts, ``[redraws][n]``; those of the latest template are kept in memory."""
+        if self._prompts is None or self._prompts[0] != template:
+            made = evaluation_prompts(self.catalogue, template, self.sequences, self.rows, self.sets)
+            self._prompts = (template, made)
+        return self._prompts[1]
+
+    def folder(self, part: Part, label: str) -> Path:
+        """The folder of a part, which is built now unless it is there."""
+        folder = part.place(self.parts)
+        if not folder.exists():
+            with self._alone(part.name, label):
+                # Whoever held the lock may have built it.
+                if not folder.exists():
+                    part.build(self, folder, label)
+        return folder
+
+    @contextmanager
+    def _alone(self, name: str, label: str) -> Iterator[None]:
+        """Two experiments that need the same part must not build it at once."""
+        locks = locations.locks()
+        locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(locks / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.display.note(f"{label}: another experiment is at it; waiting")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A system's evaluations, by how it was asked: one for each training seed.
+
+    Attributes:
+        logs: the training log of each seed, where something was trained.
+    """
+
+    system: System
+    evaluations: Mapping[Answers, tuple[Evaluation, ...]]
+    logs: tuple[Path, ...]
+
+
+def run(design: Design, workshop: Workshop) -> list[Measured]:
+    """Build and measure every system of a design; what is there already is taken as it is.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted; the same call goes on.
+    """
+    return [_measure(design, workshop, system) for system in design.systems]
+
+
+def _measure(design: Design, workshop: Workshop, system: System) -> Measured:
+    evaluations: dict[Answers, tuple[Evaluation, ...]] = {}
+    for answers in system.answers:
+        found = []
+        for number, subject in enumerate(system.subjects, start=1):
+            label = system.name if len(system.subjects) == 1 else f"{system.name}, {number}/{len(system.subjects)}"
+            folder = workshop.parts / design.measurement(subject, answers, workshop.sets.hash)
+            about = {
+                "system": system.name,
+                "answers": answers,
+                "device": str(workshop.device),
+                "subject": dict(subject.content),
+            }
+            found.append(measured_once(folder, about, partial(subject.evaluate, workshop, answers, label)))
+        evaluations[answers] = tuple(found)
+    parts = [subject.training for subject in system.subjects]
+    logs = tuple(part.place(workshop.parts) / LOG_FILE for part in parts if part is not None)
+    return Measured(system, evaluations, tuple(log for log in logs if log.is_file()))
