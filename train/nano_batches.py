@@ -189,7 +189,7 @@ def weighted_loss(logits: Tensor, batch: Batch) -> Tensor:
 COPYING_HAS_COME = 0.85
 """Until this share of tokens is copied right, lists to repeat are nearly all that is read."""
 
-KEYING_IS_COMING, KEY_LEVEL_STEP = 0.7, 0.004
+KEYING_IS_COMING, KEY_LEVEL_STEP = 0.6, 0.004
 """While this share of titles begins right behind their keys, keyed lists get longer by so much a step."""
 
 WORLD_SHARES: dict[World, float] = {
@@ -232,14 +232,14 @@ class Reader:
     def pool(self, tokens: int) -> tuple[list[Document], np.ndarray]:
         """Documents of about `tokens` tokens together, and the vectors of what is in them, ``[n, 64]``."""
         rng, level = self.rng, self.level
-        choice_share = 0.6 + 0.2 * level if self.chooses else 0.2
+        choice_share = 0.5 if self.chooses else 0.2
         worlds, histories, candidates = self._choice_kinds(tokens * choice_share)
         choices, choice_vectors = self.source.choices(worlds, histories, candidates)
         keys: list[np.ndarray] = []
         plain: list[Document] = []
         # Until copying has come nothing else is read: facts to remember would only delay it.
         plain_tokens = tokens * (1 - choice_share)
-        facts, keyed = (0.3, 0.4) if self.chooses else (0.0, 0.8 * self.copies)
+        facts, keyed = (0.25, 0.55) if self.chooses else (0.0, 0.8 * self.copies)
         while plain_tokens > 0:
             kind = rng.random()
             if kind < facts:

@@ -171,7 +171,7 @@ class TextSource:
         Returns:
             The choices and the vectors of their items and users, ``[n, 64]``, drawn from one latent space.
         """
-        mixing = self.numbers.standard_normal((self.rng.choice((4, 8, 16, 32)), LATENT_SIZE))
+        mixing = self.numbers.standard_normal((self.rng.choice((8, 16, 32, 64)), LATENT_SIZE))
         film_vectors = self._film_vectors()
         found: list[Choice] = []
         vectors: list[np.ndarray] = []
@@ -195,10 +195,10 @@ class TextSource:
 
     def keyed_list(self, count: int) -> tuple[list[str], np.ndarray]:
         """`count` titles and their keys, then as many vectors like these keys, ``[2 * count, 64]``."""
-        mixing = self.numbers.standard_normal((self.rng.choice((8, 16, 32)), LATENT_SIZE))
+        mixing = self.numbers.standard_normal((self.rng.choice((8, 16, 32, 64)), LATENT_SIZE))
         keys = _unit(self.numbers.standard_normal((count, len(mixing))))
         noise = _unit(self.numbers.standard_normal(keys.shape))
-        likeness = self.numbers.uniform(0.7, 1.0, (count, 1))
+        likeness = self.numbers.uniform(0.5, 1.0, (count, 1))
         titles = self._made_up_titles(self.rng.choice(DOMAINS), count)
         return titles, _mixed(np.vstack([keys, _moved(noise, keys, likeness)]), mixing)
 
