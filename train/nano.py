@@ -93,7 +93,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> LlamaForC
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
-        "head_dim": 32,
+        "head_dim": 64,
         "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
         "initializer_range": 0.02,
     }

@@ -34,7 +34,7 @@ SHORT_BATCH, LONG_BATCH = 1024, 3072
 BATCHES_PER_POOL = 12
 """Batches are cut from a pool of documents sorted by length, so that little of a batch is padding."""
 
-TOGETHER = 0.5
+TOGETHER = 0.9
 """Where there is no reason to choose, how much of the loss is about saying any of the candidates, and not about
 saying each as often. A model that answers outside the list is of no use; but one that looks at a single place of the
 list has closed its eyes to the others, and fine-tuning can hardly open them again."""
