@@ -160,13 +160,13 @@ def test_designs_compare_what_they_have(world: World) -> None:
 
 
 def test_beyond_the_paper_s_prompt_the_paper_s_is_one_more_system(world: World) -> None:
-    """The keyed form holds a user token, which the paper has not: what it gives is measured beside it."""
+    """The keyed form has keys and a user token, which the paper has not: what each gives is measured beside it."""
     asked = study(world)
     keyed = replace(asked, template_name="movie-keyed", template=find_template("movie-keyed"))
     extra = {system.name for system in DESIGNS["rq2"](keyed).systems} - {
         system.name for system in DESIGNS["rq2"](asked).systems
     }
-    assert extra == {"hybrid, the paper's prompt"}
+    assert extra == {"hybrid without the user token", "hybrid, the paper's prompt"}
 
     def part(asked_: Study, name: str) -> str:
         (found,) = [system for system in DESIGNS["rq2"](asked_).systems if system.name == name]
@@ -175,7 +175,10 @@ def test_beyond_the_paper_s_prompt_the_paper_s_is_one_more_system(world: World) 
         return training.name
 
     assert part(keyed, "hybrid, the paper's prompt") == part(asked, "hybrid")
-    assert part(keyed, "hybrid") != part(asked, "hybrid")
+    without = replace(asked, template_name="movie-keyed-no-user", template=find_template("movie-keyed-no-user"))
+    assert part(keyed, "hybrid without the user token") == part(without, "hybrid")
+    assert part(without, "hybrid, the paper's prompt") == part(asked, "hybrid")
+    assert len({part(each, "hybrid") for each in (keyed, without, asked)}) == 3
 
 
 def test_every_way_of_training_is_asked_about(world: World) -> None:

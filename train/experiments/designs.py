@@ -14,7 +14,7 @@ from llara_app.encoders import ARCHITECTURES, EncoderManifest, find_encoder
 from llara_app.errors import UsageError
 from llara_app.models.llm import NANO, fingerprint, nano_folder
 from llara_app.prompts import PromptMode, PromptTemplate, find_template
-from llara_app.prompts.templates import KEYED
+from llara_app.prompts.templates import KEYED, NO_USER
 from llara_app.store import Store
 from train.config import FinetuneConfig, RunSpec
 from train.encoders import TUNED
@@ -33,6 +33,7 @@ from train.experiments.subjects import BareLLM, EncoderAlone, FinetunedLLM
 ZERO_SHOT = "bare LLM, zero-shot"
 TALLREC = "TALLRec"
 HYBRID = "hybrid"
+WITHOUT_USER = "hybrid without the user token"
 PAPERS_PROMPT = "hybrid, the paper's prompt"
 CURRICULUM = "curriculum, linear"
 SCHEDULED = ("root", "cosine", "step")
@@ -173,7 +174,8 @@ def rq1(study: Study, more: Sequence[System] = ()) -> Design:
 def rq2(study: Study) -> Design:
     """What each part of the hybrid prompt gives; random item embeddings tell meaning from mere extra tokens.
 
-    Where the template has its keyed form, the hybrid prompt of the paper is one more system.
+    Where the template shows the user's token, hybrid prompts without it are one more system, and so are those of the
+    paper where the template is another form of them.
     """
     (choice,) = study.encoders
     noise = EncoderChoice(
@@ -189,10 +191,13 @@ def rq2(study: Study) -> Design:
         for mode in (PromptMode.INDEX, PromptMode.TEXT, PromptMode.BEHAVIOUR)
     ]
     controls = [finetuned(study, noise, random, study.config.curriculum)]
-    if study.template_name.endswith(KEYED):
-        plain = study.template_name.removesuffix(KEYED)
-        papers = replace(study, template_name=plain, template=find_template(plain))
-        controls.append(finetuned(papers, choice, PAPERS_PROMPT, study.config.curriculum))
+    forms = {WITHOUT_USER: study.template_name + NO_USER} if study.template.has_user else {}
+    plain = study.template_name.removesuffix(NO_USER).removesuffix(KEYED)
+    if plain != study.template_name:
+        forms[PAPERS_PROMPT] = plain
+    for name, template in forms.items():
+        other = replace(study, template_name=template, template=find_template(template))
+        controls.append(finetuned(other, choice, name, study.config.curriculum))
     hybrid = finetuned(study, choice, HYBRID, study.config.curriculum)
     return _design(
         study,
