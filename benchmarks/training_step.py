@@ -25,9 +25,10 @@ from llara_app.models.llara import LlaraModel
 from llara_app.prompts import PromptTokenizer, find_template
 from llara_app.sequences import Sequences, Split
 from train.batches import Batch, PromptDataset, StepSampler, make_loader
+from train.components import make_optimizer
 from train.config import FinetuneConfig
 from train.curriculum import Curriculum
-from train.finetune import answer_loss, make_optimizer, optimizer_step
+from train.finetune import answer_loss, optimizer_step
 
 
 def histories(num_items: int, num_users: int = 400) -> tuple[Sequences, Split]:

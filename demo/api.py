@@ -13,7 +13,7 @@ from demo.failures import in_api
 from demo.visit import DEFAULT_CANDIDATES, Visit
 from demo.workbench import Workbench
 from llara_app.errors import UsageError
-from llara_app.prompts import BehaviourToken, Piece, PromptMode, UserToken
+from llara_app.prompts import BehaviourToken, Piece, PromptMode, UserToken, piece_text
 
 MOST_USERS = 200
 
@@ -134,13 +134,13 @@ def build(workbench: Workbench) -> None:
     ) -> dict[str, Any]:
         """The prompt that the LLM gets, as text with <|item_i|> for behaviour tokens, and as pieces."""
         visit = visit_of(workbench, user, history, bundle, "", mode, num_candidates)
-        built = asking.build_prompt(workbench, visit)
+        pieces = asking.prompt_pieces(workbench, visit)
         return {
             "bundle": visit.bundle,
             "user": visit.user or None,
             "mode": str(visit.mode),
-            "text": built.text(visit.mode),
-            "pieces": [piece_document(piece) for piece in built.pieces(visit.mode)],
+            "text": "".join(piece_text(piece) for piece in pieces),
+            "pieces": [piece_document(piece) for piece in pieces],
         }
 
     def compare(

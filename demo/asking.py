@@ -11,7 +11,7 @@ from llara_app.catalogue import Item
 from llara_app.compare import Comparison, encoder_column, llm_column
 from llara_app.errors import UsageError
 from llara_app.explain import Explanation, explain
-from llara_app.prompts import HybridPrompt, PromptMode
+from llara_app.prompts import Piece, PromptMode
 from llara_app.recommendation import Recommendation
 
 MOST_CANDIDATES = 200
@@ -75,10 +75,12 @@ def why(workbench: Workbench, visit: Visit, target: str = "") -> Explanation:
     return explain(recommender, history, target=item, candidates=candidates, mode=visit.mode)
 
 
-def build_prompt(workbench: Workbench, visit: Visit) -> HybridPrompt:
+def prompt_pieces(workbench: Workbench, visit: Visit) -> list[Piece]:
     """The prompt that :func:`recommend` would send; raises as :func:`candidates_for`."""
     history, candidates, _, _ = candidates_for(workbench, visit)
-    return workbench.recommender(visit.bundle, visit.engine).prompt(history, candidates)
+    recommender = workbench.recommender(visit.bundle, visit.engine)
+    built = recommender.prompt(history, candidates)
+    return list(built.pieces(visit.mode, recommender.ranker.num_behaviour))
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ def build(workbench: Workbench, demo: gr.Blocks) -> Explore:
             return markup.empty(text, "Add at least one item to the history."), "", now.as_document()
         answer = asking.recommend(workbench, now)
         shown = markup.predictions(answer.recommendation, answer.next_item, added=answer.added)
-        return shown, markup.prompt(answer.recommendation.prompt, now.mode), now.as_document()
+        return shown, markup.prompt(answer.recommendation), now.as_document()
 
     @on_page
     def explain(now: Visit) -> str:

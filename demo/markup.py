@@ -8,7 +8,7 @@ from html import escape
 
 from llara_app.catalogue import Item
 from llara_app.explain import Explanation
-from llara_app.prompts import BehaviourToken, HybridPrompt, PromptMode, Role, UserToken, prompt_title
+from llara_app.prompts import BehaviourToken, PromptMode, Role, UserToken, prompt_title
 from llara_app.recommendation import RankedItem, Recommendation
 from llara_app.store.records import UserMatch
 
@@ -251,11 +251,12 @@ def legend(mode: PromptMode, *, with_user: bool = False) -> str:
     return f'<div class="legend" aria-label="Legend">{"".join(f"<span>{entry}</span>" for entry in entries)}</div>'
 
 
-def prompt(built: HybridPrompt, mode: PromptMode) -> str:
-    """The prompt as the LLM gets it, with titles and behaviour tokens marked."""
+def prompt(result: Recommendation) -> str:
+    """The prompt as the LLM got it, with titles and behaviour tokens marked."""
+    built, mode = result.prompt, result.mode
     parts = []
     tokens = 0
-    for piece in built.pieces(mode):
+    for piece in result.pieces():
         if isinstance(piece, BehaviourToken):
             tokens += 1
             index = piece.mention.item.index

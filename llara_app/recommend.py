@@ -217,6 +217,7 @@ class Recommender(Proposer):
             history=prompt.history[result.dropped_history :],
             items=items,
             prompt=prompt,
+            num_behaviour=self.ranker.num_behaviour,
             mode=mode,
             engine=self.ranker.engine,
             milliseconds=1000 * (time.perf_counter() - started),

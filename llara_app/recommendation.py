@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from llara_app.catalogue import Item
-from llara_app.prompts import HybridPrompt, PromptMode
+from llara_app.prompts import HybridPrompt, Piece, PromptMode
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,22 @@ class Recommendation:
     Attributes:
         history: the items that stood in the prompt, oldest first.
         prompt: what the LLM was shown.
+        num_behaviour: items with an index from here on have no behaviour token (:meth:`HybridPrompt.pieces`): they
+            were added after training.
         milliseconds: from the history to the ranked items.
     """
 
     history: tuple[Item, ...]
     items: tuple[RankedItem, ...]
     prompt: HybridPrompt
+    num_behaviour: int
     mode: PromptMode
     engine: str
     milliseconds: float
+
+    def pieces(self, mode: PromptMode | None = None) -> Iterator[Piece]:
+        """The prompt as the LLM reads it in a mode, by default the one it was asked in."""
+        return self.prompt.pieces(mode or self.mode, self.num_behaviour)
 
     def as_document(self, user: str | None = None) -> dict[str, Any]:
         """The recommendation as one JSON-serialisable document."""

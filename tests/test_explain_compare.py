@@ -8,9 +8,9 @@ import pytest
 from llara_app.compare import Column, Comparison, compare_modes, llm_column
 from llara_app.errors import UsageError
 from llara_app.explain import count_tokens, explain, neighbours
-from llara_app.prompts import PromptMode
+from llara_app.prompts import BehaviourToken, PromptMode
 from llara_app.recommend import Recommender
-from tests.small_world import make_world
+from tests.small_world import NUM_ITEMS, make_world
 from train.finetune import finetune, prepare_run
 
 
@@ -70,6 +70,20 @@ def test_neighbours_are_the_largest_cosines(recommender: Recommender) -> None:
     assert found.words is not None
     assert [cosine for _, cosine in found.words] == sorted((cosine for _, cosine in found.words), reverse=True)
     assert all(word.strip() for word, _ in found.words)
+
+
+def test_a_recommendation_shows_the_prompt_as_the_llm_read_it(
+    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items from some place in the catalogue on have no behaviour token: they were added after training."""
+    history, candidates = recommender.catalogue.items[:3], recommender.catalogue.items[8:12]
+    for num_items in (NUM_ITEMS, 10):
+        monkeypatch.setattr(recommender.ranker.prompt_tokenizer, "num_items", num_items)  # type: ignore[attr-defined]
+        result = recommender.recommend(history, candidates=candidates)
+        counts = count_tokens(recommender, result.prompt, result.mode)
+        tokens = [piece.mention.item.index for piece in result.pieces() if isinstance(piece, BehaviourToken)]
+        assert max(tokens) == min(11, num_items - 1)
+        assert counts is not None and counts.behaviour == len(tokens)
 
 
 def test_token_counts_add_up(recommender: Recommender) -> None:

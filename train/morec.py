@@ -45,11 +45,13 @@ class TitleTraining:
         text_encoder: ``nano``, a Hugging Face hub id or a folder, of a causal LLM or of an encoder such as BERT.
         end_to_end: train it along; otherwise only the projection of what it reads.
         text_learning_rate: of the text encoder, where it is trained.
+        revision: the hub commit or tag of the text encoder.
     """
 
     text_encoder: str = NANO
     end_to_end: bool = False
     text_learning_rate: float = 5e-5
+    revision: str | None = None
 
 
 def train_morec(
@@ -76,7 +78,9 @@ def train_morec(
     config = config or TUNED[MOREC]
     # Weights that are trained need more precision than weights that are only read.
     dtype = torch.float32 if titles.end_to_end else None
-    text_encoder = load_llm(titles.text_encoder, device=config.device, dtype=dtype, auto_class=AutoModel)
+    text_encoder = load_llm(
+        titles.text_encoder, device=config.device, dtype=dtype, revision=titles.revision, auto_class=AutoModel
+    )
     reader = TitleReader(text_encoder, [item.title for item in catalogue])
     with torch.no_grad():
         vectors = reader()

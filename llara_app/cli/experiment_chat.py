@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from llara_app.errors import UsageError
 if TYPE_CHECKING:
     from llara_app.prompts import HybridPrompt
     from llara_app.ranking.chat_ranker import ChatRanker
-    from train.experiments.chat import ChatResult
+    from train.experiments.chat import ChatModel, ChatResult
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 
@@ -41,6 +40,91 @@ class Parameter(click.ParamType[tuple[str, Any]]):
             return name, text
 
 
+def model_options(prefix: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Which chat model, and how it is asked; :func:`chosen_model` reads what was given.
+
+    Args:
+        prefix: of the options, where a command has others too; no chat model need be named then.
+    """
+    chosen = (
+        click.option(
+            f"--{prefix}model",
+            "chat_model",
+            required=not prefix,
+            metavar="NAME",
+            help="As the server calls it; answers are kept by this name.",
+        ),
+        click.option(
+            f"--{prefix}base-url",
+            "chat_base_url",
+            required=not prefix,
+            metavar="URL",
+            help="What stands before /chat/completions.",
+        ),
+        click.option(
+            f"--{prefix}key-env",
+            "chat_key_env",
+            metavar="VARIABLE",
+            default=KEY_VARIABLE,
+            show_default=True,
+            help="The environment variable that holds the API key; a server on this machine needs none.",
+        ),
+        click.option(
+            f"--{prefix}parameter",
+            "chat_parameters",
+            type=Parameter(),
+            multiple=True,
+            help="Of the requests, such as max_completion_tokens=200; null leaves one out "
+            "[temperature=0, max_tokens=128].",
+        ),
+        click.option(
+            f"--{prefix}concurrency",
+            "chat_concurrency",
+            type=click.IntRange(1),
+            default=8,
+            show_default=True,
+            help="Requests at a time.",
+        ),
+        click.option(
+            f"--{prefix}timeout",
+            "chat_timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=120.0,
+            show_default=True,
+            help="Seconds that the server may be silent.",
+        ),
+    )
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(chosen):
+            command = option(command)
+        return command
+
+    return add
+
+
+def chosen_model(given: dict[str, Any]) -> ChatModel | None:
+    """The chat model that :func:`model_options` name, taken out of `given`; None if they name none.
+
+    Raises:
+        UsageError: they name half of one.
+    """
+    from train.experiments.chat import ChatModel
+
+    name, base_url = given.pop("chat_model"), given.pop("chat_base_url")
+    key_env, parameters = given.pop("chat_key_env"), dict(given.pop("chat_parameters"))
+    concurrency, timeout = given.pop("chat_concurrency"), given.pop("chat_timeout")
+    if name is None and base_url is None and not parameters:
+        return None
+    if name is None or base_url is None:
+        raise UsageError(
+            "A chat model needs a name and an address",
+            "",
+            "Give the model's name and its base URL (what stands before /chat/completions), or neither.",
+        )
+    return ChatModel(name, base_url, key_env, parameters, concurrency, timeout)
+
+
 @click.command(
     cls=Command,
     epilog=examples(
@@ -51,15 +135,7 @@ class Parameter(click.ParamType[tuple[str, Any]]):
     ),
 )
 @click.option("--dataset", required=True, metavar="NAME", help="A dataset in the store.")
-@click.option("--model", required=True, metavar="NAME", help="As the server calls it; answers are kept by this name.")
-@click.option("--base-url", required=True, metavar="URL", help="What stands before /chat/completions.")
-@click.option(
-    "--key-env",
-    metavar="VARIABLE",
-    default=KEY_VARIABLE,
-    show_default=True,
-    help="The environment variable that holds the API key; a server on this machine needs none.",
-)
+@model_options()
 @options.protocol
 @click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Whose rows.")
 @click.option("--users", type=click.IntRange(1), help="So many of them, drawn by --seed [default: all].")
@@ -68,21 +144,6 @@ class Parameter(click.ParamType[tuple[str, Any]]):
     "--candidates", "num_candidates", type=click.IntRange(2), default=20, show_default=True, help="Of each user."
 )
 @click.option("--template", metavar="NAME", help="The prompt's words [default: those of the dataset's domain].")
-@click.option(
-    "--parameter",
-    "parameters",
-    type=Parameter(),
-    multiple=True,
-    help="Of the requests, such as max_completion_tokens=200; null leaves one out [temperature=0, max_tokens=128].",
-)
-@click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Requests at a time.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    help="Seconds that the server may be silent.",
-)
 @click.option("--price-in", type=click.FloatRange(min=0), help="Of a million tokens read.")
 @click.option("--price-out", type=click.FloatRange(min=0), help="Of a million tokens written.")
 @click.option("--dry-run", is_flag=True, help="Only say how much would be asked.")
@@ -91,39 +152,35 @@ class Parameter(click.ParamType[tuple[str, Any]]):
 )
 def chat(
     dataset: str,
-    model: str,
-    base_url: str,
-    key_env: str,
     protocol: str,
     split: str,
     users: int | None,
     redraws: int,
     num_candidates: int,
     template: str | None,
-    parameters: Sequence[tuple[str, Any]],
-    concurrency: int,
-    timeout: float,
     price_in: float | None,
     price_out: float | None,
     dry_run: bool,
     output: Path | None,
+    **model: Any,
 ) -> None:
     """Ask a chat model for the next title, and measure its answers.
 
     Every answer is kept as it arrives: the same command goes on where an interrupted one stopped, and pays for
     nothing twice. An answer that names no candidate, or two, is invalid and wrong.
     """
-    from llara_app import locations
     from llara_app.files import write_whole
     from llara_app.prompts import find_template
-    from llara_app.ranking.chat_client import ChatClient, is_loopback
-    from llara_app.ranking.chat_ranker import ChatRanker, Usage
-    from llara_app.store.chat_answers import ChatAnswers
+    from llara_app.ranking.chat_ranker import Usage
     from train.evaluation import evaluation_prompts
     from train.experiments.chat import chat_experiment, some_users
 
     if (price_in is None) != (price_out is None):
         raise UsageError("A cost needs both prices", "", "Give --price-in and --price-out, or neither.")
+    chosen = chosen_model(model)
+    assert chosen is not None
+    if not dry_run:
+        chosen.require_askable()
     with settings().open_store() as store:
         info = store.dataset(dataset)
         words = find_template(template) if template else find_template(info.domain, fallback=True)
@@ -133,21 +190,13 @@ def chat(
         )
     rows, sets = some_users(rows, sets, users, settings().seed)
     prompts = evaluation_prompts(catalogue, words, sequences, rows, sets)
-    key = os.environ.get(key_env, "").strip()
-    with ChatClient(base_url, key, timeout=timeout) as client, ChatAnswers(locations.chat_answers()) as kept:
-        ranker = ChatRanker(client, model, kept, parameters=dict(parameters), concurrency=concurrency)
+    with chosen.ranker() as ranker:
         if dry_run:
             _print_estimate(ranker, [prompt for redraw in prompts for prompt in redraw], price_in, price_out)
             return
-        if not key and not is_loopback(base_url):
-            raise UsageError(
-                "No API key",
-                f"the environment variable {key_env} is not set",
-                f"Set it (export {key_env}=...), or name another with --key-env.",
-            )
         try:
             with progress_bar() as progress:
-                task = progress.add_task(f"{model}, answers", total=sets.positions.size)
+                task = progress.add_task(f"{ranker.model}, answers", total=sets.positions.size)
                 result = chat_experiment(
                     ranker, prompts, sets, dataset, progress=lambda count: progress.advance(task, count)
                 )
@@ -156,8 +205,8 @@ def chat(
             raise
     usage, asked = Usage.of(result.answers), Usage.of(ranker.asked)
     document: dict[str, Any] = {
-        "model": model,
-        "base_url": client.base_url,
+        "model": ranker.model,
+        "base_url": ranker.client.base_url,
         "protocol": protocol,
         "split": split,
         "template": words.name,

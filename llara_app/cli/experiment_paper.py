@@ -13,12 +13,14 @@ import click
 
 from llara_app.cli import options as shared
 from llara_app.cli.common import Command, examples, note, print_json, print_table, progress_bar, settings
+from llara_app.cli.experiment_chat import chosen_model, model_options
 from llara_app.cli.options import PROTOCOLS, epoch_progress, step_progress
 
 if TYPE_CHECKING:
     from llara_app.step_report import StepReport
     from train.encoders import EpochReport
     from train.experiments.designs import Study
+    from train.experiments.plan import Design
     from train.experiments.report import Report
 
 NANO = "nano"
@@ -79,6 +81,8 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     cls=Command,
     epilog=examples(
         "llara-app experiment rq1 --dataset movielens",
+        "llara-app experiment rq1 --dataset movielens --redraws 1 --chat-model gpt-4 "
+        "--chat-base-url https://api.openai.com/v1",
         "llara-app experiment rq1 --dataset lastfm --encoder sasrec --seeds 5 --max-steps 2000 --output lastfm-rq1",
     ),
 )
@@ -89,13 +93,33 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     multiple=True,
     help="An architecture, a kept encoder or a folder; again for more [all three].",
 )
+@click.option(
+    "--text-encoder",
+    metavar="NAME",
+    help="What reads the titles for MoRec: any Hugging Face LLM or text encoder [--llm].",
+)
+@click.option("--end-to-end", is_flag=True, help="Train MoRec's text encoder along: for a GPU or a small one.")
+@model_options("chat-")
 @click.option("--greedy/--no-greedy", default=True, show_default=True, help="Also the paper's greedy answers.")
-def rq1(**given: Any) -> None:
-    """LLaRA beside encoders and LLMs alone, all on the same frozen candidates.
+def rq1(text_encoder: str | None, end_to_end: bool, **given: Any) -> None:
+    """LLaRA beside encoders, MoRec, LLMs and chat models alone, all on the same frozen candidates.
 
-    Trains what is missing, measures, and leaves a report. Killed anywhere, the same command goes on from there.
+    Trains what is missing, measures, and leaves a report. Killed anywhere, the same command goes on from there; no
+    answer of a chat model is paid for twice. It is asked once for each user and redraw, so --redraws times.
     """
-    _answer("rq1", given)
+    from train.experiments import designs
+
+    chat = chosen_model(given)
+    if chat is not None:
+        chat.require_askable()
+
+    def design(study: Study) -> Design:
+        titles = designs.llm_choice(text_encoder, None, study.llm.precision) if text_encoder else study.llm
+        epochs = given["encoder_epochs"]
+        morec = designs.morec_choice(study.data, titles, study.seeds, epochs, end_to_end=end_to_end)
+        return designs.rq1(study, morec, chat)
+
+    _answer(given, design)
 
 
 @click.command(
@@ -105,11 +129,13 @@ def rq1(**given: Any) -> None:
 @click.option("--encoder", default="sasrec", show_default=True, help="An architecture, a kept encoder or a folder.")
 @click.option("--greedy/--no-greedy", default=False, show_default=True, help="Also the paper's greedy answers.")
 def rq2(encoder: str, **given: Any) -> None:
-    """Prompt modes: index, text, behaviour, hybrid, and hybrid with random item embeddings.
+    """Prompt modes: index, text, behaviour, hybrid; and hybrid without its parts, or with random item embeddings.
 
     Trains what is missing, measures, and leaves a report. Killed anywhere, the same command goes on from there.
     """
-    _answer("rq2", {**given, "encoders": (encoder,)})
+    from train.experiments import designs
+
+    _answer({**given, "encoders": (encoder,)}, designs.rq2)
 
 
 @click.command(
@@ -123,12 +149,13 @@ def rq3(encoder: str, **given: Any) -> None:
 
     Trains what is missing, measures, and leaves a report. Killed anywhere, the same command goes on from there.
     """
-    _answer("rq3", {**given, "encoders": (encoder,)})
+    from train.experiments import designs
+
+    _answer({**given, "encoders": (encoder,)}, designs.rq3)
 
 
-def _answer(name: str, given: dict[str, Any]) -> None:
+def _answer(given: dict[str, Any], make: Callable[[Study], Design]) -> None:
     from llara_app.models.devices import choose_device
-    from train.experiments.designs import DESIGNS
     from train.experiments.paper_report import paper_report
     from train.experiments.report import open_folder
     from train.experiments.runner import Workshop, run
@@ -137,8 +164,8 @@ def _answer(name: str, given: dict[str, Any]) -> None:
     device = choose_device(given.pop("device"))
     with settings().open_store() as store:
         study = _study(store, device, given)
-        design = DESIGNS[name](study)
-        folder = output or default_folder(f"{name}-{study.data.dataset}", design.settings)
+        design = make(study)
+        folder = output or default_folder(f"{design.name}-{study.data.dataset}", design.settings)
         workshop = Workshop(store, study.data, study.asked, device=device, display=LiveDisplay())
         open_folder(folder, design.settings)
         try:

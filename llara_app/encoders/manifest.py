@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llara_app import locations
-from llara_app.encoders.configs import TRAINABLE, AnyEncoderConfig
+from llara_app.encoders.configs import MOREC, TRAINABLE, AnyEncoderConfig
 from llara_app.errors import BundleError, NotFoundError
 
 MANIFEST_FILE = "manifest.json"
@@ -65,6 +65,11 @@ class EncoderManifest(BaseModel):
                 "The encoder's manifest is damaged", f"{path}: {where or 'document'}: {first['msg']}", hint
             ) from None
 
+    @property
+    def trained_as(self) -> str:
+        """What it is to be trained as again: one of :data:`llara_app.encoders.configs.TRAINABLE`."""
+        return MOREC if "titles" in self.training else self.config.architecture
+
     def require_catalogue(self, dataset: str, catalogue_hash: str) -> None:
         """Refuse to use the encoder with other items than its own.
 
@@ -76,7 +81,7 @@ class EncoderManifest(BaseModel):
                 "The encoder was trained on another catalogue",
                 f"its items are those of {self.dataset!r} ({self.catalogue_hash[:12]}); "
                 f"{dataset!r} has others ({catalogue_hash[:12]})",
-                f"Train one with: llara-app encoder train --dataset {dataset} --encoder {self.config.architecture}",
+                f"Train one with: llara-app encoder train --dataset {dataset} --encoder {self.trained_as}",
             )
 
 

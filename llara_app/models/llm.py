@@ -56,7 +56,7 @@ def load_llm(
     revision: str | None = None,
     auto_class: type[Any] = AutoModelForCausalLM,
 ) -> LLM:
-    """Load a causal LLM.
+    """Load a causal LLM, or a model that only reads text.
 
     Args:
         name: ``nano``, a Hugging Face hub id, or a folder that holds a model.
@@ -69,6 +69,7 @@ def load_llm(
     Raises:
         LlaraError: it cannot be loaded; the message says why.
     """
+    kind = "LLM" if auto_class is AutoModelForCausalLM else "text encoder"
     device = torch.device(device)
     source = str(nano_folder()) if name == NANO else name
     folder = Path(source)
@@ -76,7 +77,7 @@ def load_llm(
     if name == NANO and not is_folder:
         raise LlaraError("The nano LLM is missing from this installation", source, "Reinstall llara-app.")
     if not is_folder and (folder.is_absolute() or source.startswith((".", "~"))):
-        raise UsageError(f"No LLM folder {name!r}", "", "Give a folder that holds config.json, a hub id, or nano.")
+        raise UsageError(f"No {kind} folder {name!r}", "", "Give a folder that holds config.json, a hub id, or nano.")
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
@@ -84,7 +85,7 @@ def load_llm(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise LlaraError(
-            f"The LLM {name!r} cannot be loaded",
+            f"The {kind} {name!r} cannot be loaded",
             first_line,
             "Give a folder with config.json, weights and tokenizer.json, a hub id (network needed), or nano.",
         ) from error

@@ -10,7 +10,7 @@ A template file holds::
 
 and, if it should, ``candidate_token = "before"`` and ``{user}`` somewhere in the prompt. Any template also comes in
 a form that has both: ``movie-keyed`` is ``movie`` with each candidate's behaviour token before its title, and the
-user's token where the answer begins.
+user's token where the answer begins; and in one without the user's token: ``movie-keyed-no-user``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ FALLBACK = "item"
 
 KEYED = "-keyed"
 """At the end of a template's name: its keyed form (:meth:`PromptTemplate.keyed`)."""
+
+NO_USER = "-no-user"
+"""At the end of a template's name: its form without the user's token (:meth:`PromptTemplate.without_user`)."""
 
 
 class PromptTemplate(BaseModel):
@@ -84,9 +87,19 @@ class PromptTemplate(BaseModel):
         a very small LLM can choose by behaviour.
         """
         prompt = self.prompt if self.has_user else self.prompt + "{user}"
-        form = {"name": self.name + KEYED, "prompt": prompt, "candidate_token": "before"}
+        return self._form(name=self.name + KEYED, prompt=prompt, candidate_token="before")
+
+    def without_user(self) -> PromptTemplate:
+        """The same words without the user's token: the LLM knows the encoder by its items alone, as in the paper."""
+        kept = (
+            literal.replace("{", "{{").replace("}", "}}") + (f"{{{field}}}" if field not in (None, "user") else "")
+            for literal, field in self.parts
+        )
+        return self._form(name=self.name + NO_USER, prompt="".join(kept))
+
+    def _form(self, **changed: str) -> PromptTemplate:
         # Not model_copy: it would keep the parts of the other prompt.
-        return PromptTemplate(**{**self.model_dump(), **form})
+        return PromptTemplate.model_validate({**self.model_dump(), **changed})
 
     @cached_property
     def parts(self) -> tuple[tuple[str, str | None], ...]:
@@ -113,23 +126,26 @@ def find_template(name: str, *, fallback: bool = False) -> PromptTemplate:
     """The template called `name`.
 
     Args:
-        name: a template's name, with ``-keyed`` behind it for its keyed form, or the path of a TOML file.
+        name: a template's name or the path of a TOML file, with ``-keyed`` behind it for its keyed form and
+            ``-no-user`` for the one without the user's token.
         fallback: give the ``item`` template where there is none of that name.
 
     Raises:
         NotFoundError: there is no such template.
         UsageError: the template's file is not a template.
     """
+    templates = {template.name: template for template in list_templates()}
+    if name in templates:
+        return templates[name]
+    if name.endswith(NO_USER):
+        return find_template(name.removesuffix(NO_USER), fallback=fallback).without_user()
+    if name.endswith(KEYED):
+        return find_template(name.removesuffix(KEYED), fallback=fallback).keyed()
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
             raise NotFoundError(f"No template file {name!r}", "", "Give a template's name or a TOML file.")
         return _load(path.stem, path)
-    templates = {template.name: template for template in list_templates()}
-    if name.endswith(KEYED) and name not in templates:
-        return find_template(name.removesuffix(KEYED), fallback=fallback).keyed()
-    if name in templates:
-        return templates[name]
     if fallback:
         return templates[FALLBACK]
     raise NotFoundError.of("prompt template", name, templates)

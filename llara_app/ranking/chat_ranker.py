@@ -101,6 +101,7 @@ class ChatRanker:
     """
 
     engine = "chat"
+    num_behaviour = 0
 
     def __init__(
         self,

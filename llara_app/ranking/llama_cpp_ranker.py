@@ -90,6 +90,10 @@ class LlamaCppRanker:
         """Give the model's memory back."""
         self._context.close()
 
+    @property
+    def num_behaviour(self) -> int:
+        return self.prompt_tokenizer.num_items
+
     def score(self, prompts: Sequence[HybridPrompt], mode: PromptMode) -> list[CandidateScores]:
         """See :meth:`Ranker.score`."""
         return [self._score(prompt, mode) for prompt in prompts]

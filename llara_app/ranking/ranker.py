@@ -40,6 +40,10 @@ class Ranker(Protocol):
     def engine(self) -> str:
         """The engine's name: ``torch``, ``llama.cpp``, ..."""
 
+    @property
+    def num_behaviour(self) -> int:
+        """Items that have a behaviour token: the first of the catalogue. Later ones were added after training."""
+
     def score(self, prompts: Sequence[HybridPrompt], mode: PromptMode) -> list[CandidateScores]:
         """The scores of each prompt's candidates; prompts may differ in length and in number of candidates.
 

@@ -81,6 +81,10 @@ class TorchRanker:
         self._tree = tree
         self._window = model.sliding_window
 
+    @property
+    def num_behaviour(self) -> int:
+        return self.prompt_tokenizer.num_items
+
     def score(self, prompts: Sequence[HybridPrompt], mode: PromptMode) -> list[CandidateScores]:
         """See :meth:`Ranker.score`."""
         requests, dropped = self._requests(prompts, mode)

@@ -143,6 +143,30 @@ def test_wrong_requests_say_what_to_do(ask: Any, options: tuple[str, ...], code:
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--chat-model", "gpt-4"), "name and an address"),
+        (("--chat-base-url", "http://127.0.0.1:9/v1"), "name and an address"),
+        (("--chat-parameter", "seed=3"), "name and an address"),
+        (("--chat-model", "gpt-4", "--chat-base-url", "api.example.org"), "Not an http address"),
+        (("--chat-model", "gpt-4", "--chat-base-url", "https://api.example.org/v1"), "export OPENAI_API_KEY="),
+        (
+            ("--chat-model", "m", "--chat-base-url", "https://api.example.org/v1", "--chat-key-env", "MINE"),
+            "MINE is not set",
+        ),
+    ],
+)
+def test_rq1_refuses_half_a_chat_model_before_anything_is_trained(
+    options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(["experiment", "rq1", "--dataset", "small", "--output", str(tmp_path / "report"), *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in " ".join(captured.err.split())
+    assert not locations.parts().exists() and not (tmp_path / "report").exists()
+
+
 def test_a_refusal_is_one_message(ask: Any, server: FakeChatServer) -> None:
     server.script.append(completion("x"))
     server.answer = lambda content: refusal(401, "Incorrect API key provided")

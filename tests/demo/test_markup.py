@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 from hypothesis import given
@@ -68,7 +69,7 @@ def test_every_kind_of_markup_keeps_titles_and_ids_inert(titles: list[str], word
     template = find_template("movie")
     built = build_prompt(template, items, items)
     ranked = tuple(RankedItem(each, 1 / len(items), -1.0, 1) for each in items)
-    result = Recommendation(tuple(items), ranked, built, PromptMode.HYBRID, word, 1.0)
+    result = Recommendation(tuple(items), ranked, built, len(items), PromptMode.HYBRID, word, 1.0)
     influences = tuple(Influence(i, each, (-1) ** i * 0.5, 0.1, each) for i, each in enumerate(items))
     for text in (
         markup.history_list(items, 2, can_undo=True),
@@ -82,7 +83,7 @@ def test_every_kind_of_markup_keeps_titles_and_ids_inert(titles: list[str], word
         markup.why(Explanation(items[0], 0.5, influences, PromptMode.TEXT, 1.0)),
         markup.empty(word, word, word),
         markup.heading(word, word),
-        *(markup.prompt(built, mode) for mode in PromptMode),
+        *(markup.prompt(replace(result, mode=mode)) for mode in PromptMode),
     ):
         assert_inert(text)
 
@@ -90,9 +91,18 @@ def test_every_kind_of_markup_keeps_titles_and_ids_inert(titles: list[str], word
 def test_the_prompt_shows_exactly_what_the_llm_reads() -> None:
     built = build_prompt(find_template("movie"), [item(0, "Heat (1995)")], [item(1, "Ran (1985)")])
     for mode in PromptMode:
-        body = markup.prompt(built, mode).split('<div class="prompt"')[1].split(">", 1)[1].removesuffix("</div>")
-        shown = Reader(body).text
-        assert shown == built.text(mode).replace("<|item_0|>", "◆ 0").replace("<|item_1|>", "◆ 1")
+        for num_behaviour in (1, 2):
+            result = Recommendation(built.history, (), built, num_behaviour, mode, "torch", 1.0)
+            body = markup.prompt(result).split('<div class="prompt"')[1].split(">", 1)[1].removesuffix("</div>")
+            read = built.text(mode, num_behaviour)
+            assert Reader(body).text == read.replace("<|item_0|>", "◆ 0").replace("<|item_1|>", "◆ 1")
+
+
+def test_an_item_added_after_training_is_shown_without_the_token_that_the_llm_does_not_get() -> None:
+    built = build_prompt(find_template("movie"), [item(0, "Heat (1995)")], [item(1, "Ran (1985)")])
+    text = markup.prompt(Recommendation(built.history, (), built, 1, PromptMode.HYBRID, "torch", 1.0))
+    assert "◆ 0" in text and "◆ 1" not in text
+    assert "1 behaviour tokens" in text
 
 
 def test_the_legend_tells_marks_apart_without_colour() -> None:
@@ -115,7 +125,7 @@ def test_the_true_next_item_is_drawn_wherever_it_ranks() -> None:
     items = [item(i, f"Film {i}") for i in range(20)]
     ranked = tuple(RankedItem(each, (20 - each.index) / 210, -1.0, each.index + 1) for each in items)
     built = build_prompt(find_template("movie"), items[:1], items)
-    result = Recommendation(tuple(items[:1]), ranked, built, PromptMode.TEXT, "torch", 12.3)
+    result = Recommendation(tuple(items[:1]), ranked, built, len(items), PromptMode.TEXT, "torch", 12.3)
     text = Reader(markup.predictions(result, items[17], shown=5)).text
     assert "Film 17" in text and markup.NEXT in text and "Film 16" not in text
     assert "12 ms" in text

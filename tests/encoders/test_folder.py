@@ -148,8 +148,13 @@ def test_a_manifest_that_is_no_json_is_refused(encoder: SequentialEncoder, tmp_p
 def test_another_catalogue_is_refused(encoder: SequentialEncoder, tmp_path: Path) -> None:
     manifest = save(encoder, tmp_path / "one")
     manifest.require_catalogue("films", "abc")
-    with pytest.raises(BundleError, match="another catalogue"):
+    with pytest.raises(BundleError, match="another catalogue") as error:
         manifest.require_catalogue("games", "def")
+    assert error.value.hint.endswith("--dataset games --encoder sasrec")
+    on_titles = manifest.model_copy(update={"training": {"titles": {"text_encoder": "nano"}}})
+    with pytest.raises(BundleError) as error:
+        on_titles.require_catalogue("games", "def")
+    assert error.value.hint.endswith("--encoder morec"), "once trained a SASRec like any other, but not to train"
 
 
 def test_encoders_are_found_by_architecture_name_and_path(encoder: SequentialEncoder, tmp_path: Path) -> None:

@@ -205,3 +205,17 @@ class TestKeyed:
             find_template(str(path))
         path.write_text('prompt = "{user} {history} {candidates}"\ncandidate_token = "before"')
         assert find_template(str(path)).keyed().prompt == "{user} {history} {candidates}"
+
+    def test_without_the_users_token_all_else_stays(self, tmp_path: Path) -> None:
+        keyed, without = (
+            build_prompt(find_template(name), ITEMS[:2], ITEMS[3:5])
+            for name in ("movie-keyed", "movie-keyed-no-user")
+        )
+        for mode in PromptMode:
+            assert without.text(mode) == keyed.text(mode).removesuffix("<|user|>")
+        assert not without.template.has_user
+        assert find_template("nonsense-keyed-no-user", fallback=True).name == "item-keyed-no-user"
+        path = tmp_path / "own.toml"
+        path.write_text('prompt = "{user}{{user}} {history} {num_candidates}: {candidates} >"')
+        own = build_prompt(find_template(f"{path}-no-user"), ITEMS[:1], ITEMS[1:2])
+        assert own.text() == "{user} Film 0<|item_0|> 1: Film 1<|item_1|> >"

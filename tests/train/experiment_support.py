@@ -10,9 +10,11 @@ import torch
 
 from llara_app.prompts import find_template
 from tests.small_world import World
-from train.experiments.designs import Study, encoder_choice, llm_choice
+from train.experiments.designs import Study, encoder_choice, llm_choice, rq1, rq2, rq3
 from train.experiments.plan import Data, Question
 from train.experiments.runner import Silent, Workshop
+
+DESIGNS = {"rq1": rq1, "rq2": rq2, "rq3": rq3}
 
 
 def study(world: World, *, seeds: tuple[int, ...] = (0,), **config: Any) -> Study:

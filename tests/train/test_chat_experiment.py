@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llara_app.catalogue import Item
+from llara_app.errors import LlaraError
 from llara_app.prompts import find_template
 from llara_app.ranking.chat_client import ChatClient
 from llara_app.ranking.chat_ranker import ChatRanker
 from llara_app.sequences import CandidateSets, Split
 from llara_app.store.chat_answers import ChatAnswers
-from tests.ranking.fake_chat_server import FakeChatServer, Reply, candidates_in, completion
+from tests.ranking.fake_chat_server import FakeChatServer, Reply, candidates_in, completion, refusal
 from tests.small_world import World, make_world
+from tests.train.experiment_support import study, workshop
 from train.evaluation import evaluation_prompts
-from train.experiments.chat import candidate_of, chat_experiment, some_users
+from train.experiments.chat import ChatModel, candidate_of, chat_experiment, some_users
+from train.experiments.designs import rq1
+from train.experiments.runner import run
 
 TITLES = [
     "Heat (1995)",
@@ -124,6 +129,39 @@ def test_answers_are_measured_as_correct_of_all(world: World, tmp_path: Path) ->
     assert evaluation.candidates_hash == sets.hash
     assert evaluation.ms_per_user["p50"] > 0
     assert sum(heard) == len(result.answers) == sets.positions.size
+
+
+def test_an_experiment_that_the_server_breaks_off_pays_for_nothing_twice(
+    world: World, tmp_path: Path, llara_home: Path
+) -> None:
+    asked = study(world)
+    with FakeChatServer().running() as server:
+        model = ChatModel("fake", server.url, "NO_SUCH_KEY", concurrency=1)
+        design = rq1(asked, chat=model)
+        chats = tuple(system for system in design.systems if system.paper == "GPT-4")
+        assert [system.answers for system in chats] == [("generate",)]
+        alone = replace(design, systems=chats, comparisons=())
+        made = workshop(world, tmp_path, asked)
+        total = made.sets.positions.size
+        good = server.answer
+        server.answer = lambda content: good(content) if len(server.asked) <= 7 else refusal(401)
+        with pytest.raises(LlaraError, match="API key") as error:
+            run(alone, made)
+        assert f"7 of {total} answers are kept" in error.value.hint
+        known = {each.body["messages"][0]["content"] for each in server.asked[:7]}
+        server.answer = good
+        server.asked.clear()
+        (measured,) = run(alone, made)
+        new = {each.body["messages"][0]["content"] for each in server.asked}
+        assert len(server.asked) == len(new) == total - 7
+        assert not new & known
+        server.asked.clear()
+        (again,) = run(alone, made)
+        assert server.asked == []
+    (evaluation,) = measured.evaluations["generate"]
+    assert evaluation.metrics["valid_ratio"].mean == 1.0
+    assert evaluation.candidates_hash == made.sets.hash
+    assert again.evaluations["generate"][0].hit_ratio_at_1 == evaluation.hit_ratio_at_1
 
 
 def test_fewer_users_are_a_part_of_more(world: World) -> None:

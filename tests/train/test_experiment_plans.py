@@ -10,23 +10,26 @@ import numpy as np
 import pytest
 
 from llara_app.encoders import (
+    ARCHITECTURES,
     SASRecConfig,
     build_encoder,
     encoder_folder,
     save_encoder,
 )
 from llara_app.errors import BundleError, DataError, NotFoundError, UsageError
+from llara_app.paper import RQ1
 from llara_app.prompts import PromptMode, find_template
 from llara_app.sequences import Split
 from llara_app.step_report import StepReport
 from llara_app.store import Store
 from llara_app.store.importing import to_blob
 from tests.small_world import NUM_ITEMS, World, make_world, source
-from tests.train.experiment_support import References, study
+from tests.train.experiment_support import DESIGNS, References, study
 from train.curriculum import SCHEDULES, Curriculum
-from train.experiments.designs import DESIGNS, Study, encoder_choice
+from train.experiments.chat import ChatModel
+from train.experiments.designs import Study, encoder_choice, morec_choice, rq1
 from train.experiments.leakage import checked_splits, require_not_trained_on
-from train.experiments.parts import Finetuning, LLMChoice, RandomEncoder, TrainedEncoder
+from train.experiments.parts import Finetuning, LLMChoice, RandomEncoder, TrainedEncoder, TrainedMoRec
 from train.experiments.plan import Data
 from train.experiments.plots import Curve
 from train.experiments.report import Picture, Report, Table, open_folder, page
@@ -115,6 +118,42 @@ def test_an_encoder_s_name_is_what_decides_it(world: World) -> None:
     assert len({one.name, *(other.name for other in others)}) == 7
 
 
+def test_morec_s_name_is_what_decides_it() -> None:
+    """The text encoder by its weights and not by its name; how it is trained along only where it is."""
+    data = Data("small", "h", "paper")
+    text = LLMChoice("here", None, "f", "float32")
+    (one,) = morec_choice(data, text, [0]).parts
+    assert isinstance(one, TrainedMoRec)
+    assert replace(one, text_encoder=replace(text, name="elsewhere", precision="bfloat16")).name == one.name
+    hub = LLMChoice("org/llm", None, "", "float32")
+    others = [
+        TrainedEncoder(data, "sasrec", one.training),
+        replace(one, training=replace(one.training, seed=1)),
+        replace(one, end_to_end=True),
+        replace(one, text_encoder=replace(text, fingerprint="other")),
+        replace(one, text_encoder=hub),
+        replace(one, text_encoder=replace(hub, revision="v2")),
+    ]
+    assert len({one.name, *(other.name for other in others)}) == 7
+
+
+def test_rq1_holds_every_row_of_the_paper_s_table(world: World) -> None:
+    asked = study(world, seeds=(0, 1))
+    encoders = tuple(encoder_choice(world.store, asked.data, name, asked.seeds) for name in ARCHITECTURES)
+    asked = replace(asked, encoders=encoders)
+    chat = ChatModel("some", "http://127.0.0.1:1/v1", "SOME_KEY")
+    with_chat = rq1(asked, chat=chat)
+    assert {system.paper for system in with_chat.systems} == set(RQ1)
+    assert with_chat.not_asked == ()
+    without = rq1(asked)
+    assert {system.paper for system in without.systems} == set(RQ1) - {"GPT-4"}
+    assert without.not_asked == ("GPT-4",)
+    (morec,) = [system for system in without.systems if system.paper == "MoRec"]
+    assert len(morec.subjects) == 2, "one for each seed"
+    assert without.settings != with_chat.settings
+    assert rq1(asked, chat=replace(chat, key_variable="OTHER", concurrency=1)).settings == with_chat.settings
+
+
 def test_a_fine_tuning_s_name_is_what_decides_it(world: World, tmp_path: Path) -> None:
     def part(asked: Study) -> Finetuning:
         found = DESIGNS["rq3"](asked).systems[0].subjects[0].training
@@ -160,13 +199,13 @@ def test_designs_compare_what_they_have(world: World) -> None:
 
 
 def test_beyond_the_paper_s_prompt_the_paper_s_is_one_more_system(world: World) -> None:
-    """The keyed form holds a user token, which the paper has not: what it gives is measured beside it."""
+    """The keyed form has keys and a user token, which the paper has not: what each gives is measured beside it."""
     asked = study(world)
     keyed = replace(asked, template_name="movie-keyed", template=find_template("movie-keyed"))
     extra = {system.name for system in DESIGNS["rq2"](keyed).systems} - {
         system.name for system in DESIGNS["rq2"](asked).systems
     }
-    assert extra == {"hybrid, the paper's prompt"}
+    assert extra == {"hybrid without the user token", "hybrid, the paper's prompt"}
 
     def part(asked_: Study, name: str) -> str:
         (found,) = [system for system in DESIGNS["rq2"](asked_).systems if system.name == name]
@@ -175,7 +214,10 @@ def test_beyond_the_paper_s_prompt_the_paper_s_is_one_more_system(world: World) 
         return training.name
 
     assert part(keyed, "hybrid, the paper's prompt") == part(asked, "hybrid")
-    assert part(keyed, "hybrid") != part(asked, "hybrid")
+    without = replace(asked, template_name="movie-keyed-no-user", template=find_template("movie-keyed-no-user"))
+    assert part(keyed, "hybrid without the user token") == part(without, "hybrid")
+    assert part(without, "hybrid, the paper's prompt") == part(asked, "hybrid")
+    assert len({part(each, "hybrid") for each in (keyed, without, asked)}) == 3
 
 
 def test_every_way_of_training_is_asked_about(world: World) -> None:

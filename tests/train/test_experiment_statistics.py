@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from llara_app.errors import BundleError
 from train.experiments.findings import Finding, Outcome, findings, over_seeds
 from train.experiments.kept import DOCUMENT_FILE, PER_USER_FILE, keep_evaluation, kept_evaluation, measured_once
+from train.experiments.paper_report import systems_table
 from train.experiments.plan import Comparison
 from train.metrics import Evaluation, holm, paired_bootstrap
 
@@ -143,6 +145,14 @@ def test_the_paper_s_difference_stands_beside_ours_on_its_own_split_alone() -> N
     pair = [Comparison("LLaRA (SASRec)", "SASRec")]
     assert findings(pair, found, "paper")[0].paper == pytest.approx(0.4421 - 0.3444)
     assert findings(pair, found, "leave-one-out")[0].paper is None
+
+
+def test_the_paper_s_figure_of_who_was_not_asked_is_marked_as_the_paper_s() -> None:
+    ours = outcome("LLaRA", replace(evaluation(0), dataset="movielens"))
+    *_, last = systems_table([ours], ["GPT-4"], with_paper=True).rows
+    assert last == ["GPT-4 (not asked here)", *["–"] * (len(last) - 2), "0.2000"]
+    *_, elsewhere = systems_table([ours], ["GPT-4"], with_paper=False).rows
+    assert elsewhere[-1] == "–", "the paper's figures belong to its own split"
 
 
 def test_one_that_answers_greedily_only_is_compared_with_greedy_answers() -> None:

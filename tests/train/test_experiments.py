@@ -23,9 +23,9 @@ from llara_app.encoders import load_encoder
 from llara_app.models.manifest import Manifest
 from llara_app.step_report import StepReport
 from llara_app.store import Store
-from tests.small_world import NUM_ITEMS, World, make_world, source
-from tests.train.experiment_support import References, study, workshop
-from train.experiments.designs import DESIGNS
+from tests.ranking.fake_chat_server import FakeChatServer
+from tests.small_world import NUM_ITEMS, NUM_USERS, World, make_world, source
+from tests.train.experiment_support import DESIGNS, References, study, workshop
 from train.experiments.plan import Design
 from train.experiments.runner import Silent, Workshop, run
 
@@ -141,10 +141,13 @@ def test_a_killed_experiment_goes_on_with_the_same_command(world: World, tmp_pat
 
 @pytest.fixture(scope="module")
 def rq1(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RQ1's report folder, by the command itself: an encoder that is trained and one that is given."""
+    """RQ1's report folder, by the command itself: an encoder that is trained, one that is given, and a chat model."""
     output = tmp_path_factory.mktemp("reports") / "rq1"
     more = ["--encoder", "gru4rec", "--encoder-epochs", "1", "--quiet"]
-    assert llara(command(world, "rq1", output, *more)) == 0
+    with FakeChatServer().running() as server:
+        chat = ["--chat-model", "fake", "--chat-base-url", server.url]
+        assert llara(command(world, "rq1", output, *more, *chat)) == 0
+    assert len(server.asked) == 2 * NUM_USERS
     return output
 
 
@@ -155,18 +158,21 @@ def test_rq1_measures_every_system_on_the_same_candidates(rq1: Path) -> None:
     ranked = {
         "SASRec encoder",
         "GRU4Rec",
+        "MoRec",
         "bare LLM, zero-shot",
         "TALLRec",
         "LLaRA (SASRec encoder)",
         "LLaRA (GRU4Rec)",
     }
     asked_twice = {f"{name}, greedy answers" for name in ranked if "LLa" in name or "LLM" in name or "TALL" in name}
-    assert set(systems) == ranked | asked_twice
+    assert set(systems) == ranked | asked_twice | {"chat model fake, greedy answers"}
+    assert systems["chat model fake, greedy answers"]["valid_ratio"]["mean"] == 1.0
+    assert results["not_asked"] == []
     assert len({system["candidates_hash"] for system in systems.values()}) == 1
     for system in systems.values():
         low, high = system["hit_ratio_at_1"]["ci95"]
         assert low <= system["hit_ratio_at_1"]["mean"] <= high
-    assert len(results["comparisons"]) == 6
+    assert len(results["comparisons"]) == 2 * (1 + 4), "with its own encoder, and each reader of titles"
     for each in results["comparisons"]:
         assert each["p_value_corrected"] >= each["difference"]["p_value"]
         assert each["shown"] or "no difference shown" in each["reading"]
@@ -181,7 +187,9 @@ def test_rq1_measures_every_system_on_the_same_candidates(rq1: Path) -> None:
 @pytest.mark.slow
 def test_the_report_needs_nothing_else(rq1: Path) -> None:
     text = (rq1 / "report.html").read_text()
-    assert not re.search(r"https?:|url\(|@import", text)
+    address = json.loads((rq1 / "experiment.json").read_text())["baselines"]["chat"]["base_url"]
+    assert text.count(address) == 1, "among the settings, as text"
+    assert not re.search(r"https?:|url\(|@import", text.replace(address, ""))
     references = References()
     references.feed(text)
     assert references.found
@@ -199,6 +207,7 @@ def test_the_same_command_builds_the_report_again_and_another_is_refused(
     folder = json.loads((rq1 / "experiment.json").read_text())
     assert folder["training_seeds"] == [0]
     more = ["--encoder", "gru4rec", "--encoder-epochs", "1", "--quiet"]
+    more += ["--chat-model", "fake", "--chat-base-url", folder["baselines"]["chat"]["base_url"]]
     before = (rq1 / "results.json").read_text()
     assert llara(command(world, "rq1", rq1, *more, "--redraws", "3")) == 2
     error = capsys.readouterr().err

@@ -23,16 +23,9 @@ from llara_app.prompts import PromptMode
 from llara_app.step_report import StepReport
 from tests.small_world import World, make_world
 from train.batches import StepSampler, make_loader
+from train.components import build_model, make_dataset
 from train.config import RunSpec
-from train.finetune import (
-    answer_loss,
-    build_model,
-    finetune,
-    learning_rate_factor,
-    make_dataset,
-    prepare_run,
-    training_folder,
-)
+from train.finetune import answer_loss, finetune, learning_rate_factor, prepare_run, training_folder
 
 pytestmark = pytest.mark.slow
 

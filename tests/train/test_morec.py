@@ -192,5 +192,5 @@ def test_training_end_to_end_moves_the_text_encoder(world: World, monkeypatch: p
 
 
 def test_a_text_encoder_that_is_not_there(world: World) -> None:
-    with pytest.raises(LlaraError, match="No LLM folder"):
+    with pytest.raises(LlaraError, match="No text encoder folder"):
         run(world, TitleTraining("./absent"))

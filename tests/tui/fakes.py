@@ -144,6 +144,10 @@ class FakeRanker:
         self.catalogue = catalogue
         self.prompt_tokenizer = FakeTokenizer(len(catalogue))
 
+    @property
+    def num_behaviour(self) -> int:
+        return self.prompt_tokenizer.num_items
+
     def score(self, prompts: Sequence[HybridPrompt], mode: PromptMode) -> list[CandidateScores]:
         return [CandidateScores(self._score(prompt, mode)) for prompt in prompts]
 
@@ -198,7 +202,7 @@ class FakeRecommender:
             )
             for place in order.tolist()
         )
-        return Recommendation(prompt.history, items, prompt, mode, "torch", 12.0)
+        return Recommendation(prompt.history, items, prompt, self.ranker.num_behaviour, mode, "torch", 12.0)
 
 
 class FakeEngine:

@@ -19,7 +19,7 @@ from llara_app.tui.screens.dialogs import AskText, Choose, OptionLines, ReadText
 from llara_app.tui.settings import settings_path
 from llara_app.tui.widgets.panes import HistoryList, RankedList, UserList
 from llara_app.tui.widgets.prompt_view import PromptView
-from tests.tui.fakes import FakeEngine, make_app, make_bundle, predicted, until
+from tests.tui.fakes import FakeEngine, FakeRanker, make_app, make_bundle, predicted, until
 
 SIZES = [(80, 24), (140, 45)]
 
@@ -87,6 +87,18 @@ async def test_modes_change_the_prompt(app: LlaraTui) -> None:
             assert (view.token is None) == (mode in ("text", "index"))
         await pilot.click("#mode-text")
         await until(pilot, lambda: app.workspace.mode is PromptMode.TEXT and app.workspace.prediction is not None)
+
+
+async def test_items_added_after_training_are_shown_without_tokens(
+    app: LlaraTui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the LLM gets none, as with a cold start, the prompt on screen has none."""
+    monkeypatch.setattr(FakeRanker, "num_behaviour", 0)
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        assert app.workspace.prediction is not None
+        assert app.workspace.prediction.recommendation.mode is PromptMode.HYBRID
+        assert app.screen.query_one(PromptView).token is None
 
 
 async def test_walking_along_behaviour_tokens_shows_what_lies_near(app: LlaraTui) -> None:

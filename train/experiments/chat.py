@@ -6,19 +6,88 @@ generate protocol: correct / all, and an answer that does not name exactly one c
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from llara_app import locations
 from llara_app.catalogue import Item
+from llara_app.errors import UsageError
 from llara_app.prompts import HybridPrompt, PromptMode, answer_text
-from llara_app.ranking.chat_ranker import ChatRanker
+from llara_app.ranking.chat_client import DEFAULT_TIMEOUT, ChatClient, checked_url, is_loopback
+from llara_app.ranking.chat_ranker import DEFAULT_PARAMETERS, INSTRUCTION, ChatRanker
 from llara_app.sequences import CandidateSets, Split
-from llara_app.store.chat_answers import ChatAnswer
+from llara_app.store.chat_answers import ChatAnswer, ChatAnswers
 from train.evaluation import evaluate_answers, named_candidate
 from train.metrics import Evaluation
+
+
+@dataclass(frozen=True)
+class ChatModel:
+    """A chat model behind an OpenAI-compatible API, and how it is asked.
+
+    Attributes:
+        name: as the server calls it.
+        base_url: what stands before ``/chat/completions``.
+        key_variable: the environment variable that holds the API key.
+        parameters: of the requests, over :data:`llara_app.ranking.chat_ranker.DEFAULT_PARAMETERS`.
+        concurrency: requests under way at a time.
+        timeout: seconds that the server may be silent.
+    """
+
+    name: str
+    base_url: str
+    key_variable: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    concurrency: int = 8
+    timeout: float = DEFAULT_TIMEOUT
+
+    @property
+    def content(self) -> Mapping[str, object]:
+        """Everything that decides its answers, JSON-serialisable; the key is not among it."""
+        return {
+            "model": self.name,
+            "base_url": self.base_url.rstrip("/"),
+            "parameters": {**DEFAULT_PARAMETERS, **self.parameters},
+            "instruction": INSTRUCTION,
+        }
+
+    @property
+    def key(self) -> str:
+        """The API key, or nothing."""
+        return os.environ.get(self.key_variable, "").strip()
+
+    def require_askable(self) -> None:
+        """Say what is wrong before anything is asked.
+
+        Raises:
+            UsageError: the address is none, or the server is not on this machine and there is no key for it.
+        """
+        checked_url(self.base_url)
+        if not self.key and not is_loopback(self.base_url):
+            raise UsageError(
+                "No API key",
+                f"the environment variable {self.key_variable} is not set",
+                f"Set it (export {self.key_variable}=...), or name the variable that holds it.",
+            )
+
+    @contextmanager
+    def ranker(self) -> Iterator[ChatRanker]:
+        """Asks the model; what it has ever answered is taken from where answers are kept.
+
+        Raises:
+            UsageError: the address is none.
+        """
+        with (
+            ChatClient(self.base_url, self.key, timeout=self.timeout) as client,
+            ChatAnswers(locations.chat_answers()) as kept,
+        ):
+            yield ChatRanker(client, self.name, kept, parameters=dict(self.parameters), concurrency=self.concurrency)
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,20 @@ RQ3: what does the curriculum give? (Paper, sections 4.2 to 4.4.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from llara_app.encoders import ARCHITECTURES, EncoderManifest, find_encoder
+from llara_app.encoders.configs import MOREC
 from llara_app.errors import UsageError
 from llara_app.models.llm import NANO, fingerprint, nano_folder
 from llara_app.prompts import PromptMode, PromptTemplate, find_template
-from llara_app.prompts.templates import KEYED
+from llara_app.prompts.templates import KEYED, NO_USER
 from llara_app.store import Store
 from train.config import FinetuneConfig, RunSpec
-from train.encoders import TUNED
+from train.encoders import TUNED, EncoderTraining
+from train.experiments.chat import ChatModel
 from train.experiments.parts import (
     EncoderPart,
     Finetuning,
@@ -25,14 +27,19 @@ from train.experiments.parts import (
     LLMChoice,
     RandomEncoder,
     TrainedEncoder,
+    TrainedMoRec,
     architecture_label,
 )
 from train.experiments.plan import Answers, Comparison, Data, Design, Question, Reads, System
-from train.experiments.subjects import BareLLM, EncoderAlone, FinetunedLLM
+from train.experiments.subjects import AskedChat, BareLLM, EncoderAlone, FinetunedLLM
 
 ZERO_SHOT = "bare LLM, zero-shot"
 TALLREC = "TALLRec"
+PAPERS_CHAT = "GPT-4"
+"""The chat model of the paper."""
+
 HYBRID = "hybrid"
+WITHOUT_USER = "hybrid without the user token"
 PAPERS_PROMPT = "hybrid, the paper's prompt"
 CURRICULUM = "curriculum, linear"
 SCHEDULED = ("root", "cosine", "step")
@@ -116,10 +123,7 @@ def encoder_choice(
         UsageError: it learned from another split, whose training rows hold this one's test items.
     """
     if name in ARCHITECTURES:
-        tuned = TUNED[name]
-        if max_epochs is not None:
-            tuned = replace(tuned, max_epochs=max_epochs)
-        parts = tuple(TrainedEncoder(data, name, replace(tuned, seed=seed)) for seed in seeds)
+        parts = tuple(TrainedEncoder(data, name, training) for training in _trainings(name, seeds, max_epochs))
         return EncoderChoice(architecture_label(name), parts)
     folder = find_encoder(name, data.dataset)
     manifest = EncoderManifest.read(folder)
@@ -132,48 +136,71 @@ def encoder_choice(
             f"Pass --protocol {protocol}, or name an architecture.",
         )
     given = GivenEncoder(folder.resolve(), manifest.weights_sha256, manifest.config.hidden_size)
-    label = f"{architecture_label(manifest.config.architecture)} {folder.name}"
+    label = f"{architecture_label(manifest.trained_as)} {folder.name}"
     return EncoderChoice(label, (given,) * len(seeds))
 
 
-def rq1(study: Study, more: Sequence[System] = ()) -> Design:
-    """LLaRA on each encoder, beside the encoders alone and LLMs that read no behaviour.
+def morec_choice(
+    data: Data,
+    text_encoder: LLMChoice,
+    seeds: Sequence[int],
+    max_epochs: int | None = None,
+    *,
+    end_to_end: bool = False,
+) -> EncoderChoice:
+    """MoRec, trained anew for each seed."""
+    trainings = _trainings(MOREC, seeds, max_epochs)
+    parts = tuple(TrainedMoRec(data, MOREC, training, text_encoder, end_to_end) for training in trainings)
+    return EncoderChoice(architecture_label(MOREC), parts)
+
+
+def rq1(study: Study, morec: EncoderChoice | None = None, chat: ChatModel | None = None) -> Design:
+    """All systems of the paper's Table 1: LLaRA on each encoder, the encoders alone, and readers of titles alone.
 
     Args:
-        more: further baselines, with which LLaRA is compared as well.
+        morec: by default MoRec over the hidden states of the study's own LLM.
+        chat: in the place of the paper's GPT-4; without one the report says that nobody was asked.
     """
-    alone = [
-        System(
-            choice.label, "behaviour", _once([EncoderAlone(part) for part in choice.parts]), ("rank",), choice.label
-        )
-        for choice in study.encoders
-    ]
+    alone = [_alone(choice, "behaviour") for choice in study.encoders]
+    morec = morec or morec_choice(study.data, study.llm, study.seeds)
     bare = System(ZERO_SHOT, "text", (BareLLM(study.llm, study.template),), study.answers, "Llama-2, zero-shot")
+    chats = (
+        [System(f"chat model {chat.name}", "text", (AskedChat(chat, study.template),), ("generate",), PAPERS_CHAT)]
+        if chat is not None
+        else []
+    )
     first = study.encoders[0]
     tallrec = finetuned(study, first, TALLREC, "text", PromptMode.TEXT)
     llara = [
         finetuned(study, choice, f"LLaRA ({choice.label})", study.config.curriculum) for choice in study.encoders
     ]
-    baselines = [bare, tallrec, *more]
+    baselines = [bare, *chats, _alone(morec, "text"), tallrec]
     return _design(
         study,
         "rq1",
         "LLaRA beside sequential recommenders and LLMs",
         "Does an LLM that reads titles and behaviour recommend better than an encoder, or an LLM, alone?",
-        "Paper: LLaRA on each encoder > TALLRec > encoders alone > zero-shot LLM, on all three datasets.",
+        "Paper: LLaRA on each encoder > TALLRec > encoders alone > zero-shot LLM, on all three datasets; MoRec and "
+        "GPT-4 lie below TALLRec.",
         [*alone, *baselines, *llara],
         [
             Comparison(ours.name, other.name)
             for ours, own in zip(llara, alone, strict=True)
             for other in (own, *baselines)
         ],
+        baselines={
+            "morec": [part.name for part in morec.parts],
+            "chat": dict(chat.content) if chat is not None else None,
+        },
+        not_asked=() if chat is not None else (PAPERS_CHAT,),
     )
 
 
 def rq2(study: Study) -> Design:
     """What each part of the hybrid prompt gives; random item embeddings tell meaning from mere extra tokens.
 
-    Where the template has its keyed form, the hybrid prompt of the paper is one more system.
+    Where the template shows the user's token, hybrid prompts without it are one more system, and so are those of the
+    paper where the template is another form of them.
     """
     (choice,) = study.encoders
     noise = EncoderChoice(
@@ -189,10 +216,13 @@ def rq2(study: Study) -> Design:
         for mode in (PromptMode.INDEX, PromptMode.TEXT, PromptMode.BEHAVIOUR)
     ]
     controls = [finetuned(study, noise, random, study.config.curriculum)]
-    if study.template_name.endswith(KEYED):
-        plain = study.template_name.removesuffix(KEYED)
-        papers = replace(study, template_name=plain, template=find_template(plain))
-        controls.append(finetuned(papers, choice, PAPERS_PROMPT, study.config.curriculum))
+    forms = {WITHOUT_USER: study.template_name + NO_USER} if study.template.has_user else {}
+    plain = study.template_name.removesuffix(NO_USER).removesuffix(KEYED)
+    if plain != study.template_name:
+        forms[PAPERS_PROMPT] = plain
+    for name, template in forms.items():
+        other = replace(study, template_name=template, template=find_template(template))
+        controls.append(finetuned(other, choice, name, study.config.curriculum))
     hybrid = finetuned(study, choice, HYBRID, study.config.curriculum)
     return _design(
         study,
@@ -236,9 +266,6 @@ def rq3(study: Study) -> Design:
     )
 
 
-DESIGNS = {"rq1": rq1, "rq2": rq2, "rq3": rq3}
-
-
 def finetuned(
     study: Study, choice: EncoderChoice, name: str, schedule: str, mode: PromptMode | None = None
 ) -> System:
@@ -267,6 +294,19 @@ def finetuned(
     return System(name, reads, tuple(subjects), study.answers, name)
 
 
+def _trainings(name: str, seeds: Sequence[int], max_epochs: int | None) -> list[EncoderTraining]:
+    """The tuned settings of an encoder for each seed."""
+    tuned = TUNED[name]
+    if max_epochs is not None:
+        tuned = replace(tuned, max_epochs=max_epochs)
+    return [replace(tuned, seed=seed) for seed in seeds]
+
+
+def _alone(choice: EncoderChoice, reads: Reads) -> System:
+    """An encoder without any LLM."""
+    return System(choice.label, reads, _once([EncoderAlone(part) for part in choice.parts]), ("rank",), choice.label)
+
+
 def _once(subjects: Sequence[EncoderAlone]) -> tuple[EncoderAlone, ...]:
     """The same encoder for every seed is one measurement, not several."""
     return tuple(dict.fromkeys(subjects))
@@ -280,7 +320,11 @@ def _design(
     expected: str,
     systems: Sequence[System],
     comparisons: Sequence[Comparison],
+    *,
+    baselines: Mapping[str, object] | None = None,
+    not_asked: tuple[str, ...] = (),
 ) -> Design:
+    settings = {"experiment": name, "systems": [system.name for system in systems], **study.settings()}
     return Design(
         name,
         title,
@@ -290,5 +334,6 @@ def _design(
         study.asked,
         tuple(systems),
         tuple(comparisons),
-        {"experiment": name, "systems": [system.name for system in systems], **study.settings()},
+        {**settings, "baselines": dict(baselines)} if baselines is not None else settings,
+        not_asked,
     )

@@ -25,9 +25,10 @@ RIGOUR = (
     "excludes zero and its p-value, corrected for all comparisons of this report (Holm), is below .05."
 )
 PAPER_NOTE = (
-    "The paper’s figures stand beside ours and were not measured here: Llama-2-7B, greedy answers, one training, "
-    "{rows} test rows on this dataset, no intervals."
+    "The paper’s figures stand beside ours and were not measured here: Llama-2-7B (GPT-4 as the chat model), greedy "
+    "answers, one training, {rows} test rows on this dataset, no intervals."
 )
+NOT_ASKED = "{row} was not asked here, nor anything in its place: a figure beside it is the paper’s."
 
 
 def paper_report(design: Design, measured: Sequence[Measured]) -> Report:
@@ -58,12 +59,13 @@ def paper_report(design: Design, measured: Sequence[Measured]) -> Report:
     background = [data, RIGOUR, design.expected]
     if with_paper and first.dataset in PAPER_ROWS:
         background.append(PAPER_NOTE.format(rows=PAPER_ROWS[first.dataset]))
+    background += [NOT_ASKED.format(row=row) for row in design.not_asked]
     return Report(
         title=f"{design.title}: {first.dataset}",
         question=design.question,
         background=background,
         readings=[f"{finding.reading} ({finding.against_paper})." for finding in compared],
-        tables=[systems_table(found, with_paper=with_paper), findings_table(compared)],
+        tables=[systems_table(found, design.not_asked, with_paper=with_paper), findings_table(compared)],
         pictures=pictures,
         document={
             "experiment": design.name,
@@ -72,8 +74,15 @@ def paper_report(design: Design, measured: Sequence[Measured]) -> Report:
             "settings": dict(design.settings),
             "versions": package_versions(),
             "systems": [
-                {**outcome.as_document(), "paper": _paper_document(outcome) if with_paper else None}
+                {
+                    **outcome.as_document(),
+                    "paper": _paper_document(outcome.paper, first.dataset) if with_paper else None,
+                }
                 for outcome in found
+            ],
+            "not_asked": [
+                {"system": row, "paper": _paper_document(row, first.dataset) if with_paper else None}
+                for row in design.not_asked
             ],
             "comparisons": [finding.as_document() for finding in compared],
             "curves": [training.as_document() for training in trainings],
@@ -81,12 +90,17 @@ def paper_report(design: Design, measured: Sequence[Measured]) -> Report:
     )
 
 
-def systems_table(found: Sequence[Outcome], *, with_paper: bool) -> Table:
-    """One row for each system and way of asking."""
+def systems_table(found: Sequence[Outcome], not_asked: Sequence[str] = (), *, with_paper: bool) -> Table:
+    """One row for each system and way of asking, and for each of the paper that was not asked."""
+    dataset = found[0].combined.dataset
+
+    def in_paper(row: str | None) -> str:
+        paper = paper_hit_ratio(row, dataset) if with_paper and row else None
+        return f"{paper:.4f}" if paper is not None else "–"
+
     rows = []
     for outcome in found:
         document = outcome.as_document()
-        paper = paper_hit_ratio(outcome.paper, outcome.combined.dataset) if with_paper and outcome.paper else None
         spread = outcome.sd_seeds()
         time = outcome.combined.ms_per_user.get("p50")
         rows.append(
@@ -95,9 +109,11 @@ def systems_table(found: Sequence[Outcome], *, with_paper: bool) -> Table:
                 *(_cell(outcome.combined.metrics.get(name)) for name in METRICS),
                 f"{len(outcome.by_seed)}" + (f" (sd {spread:.4f})" if spread is not None else ""),
                 f"{time:.1f}" if time is not None else "–",
-                f"{paper:.4f}" if paper is not None else "–",
+                in_paper(outcome.paper),
             ]
         )
+    nothing = ["–"] * (len(METRICS) + 2)
+    rows += [[f"{row} (not asked here)", *nothing, in_paper(row)] for row in not_asked]
     return Table("Systems", ["system", *METRICS.values(), "training seeds", "ms a user", "HR@1 in the paper"], rows)
 
 
@@ -127,14 +143,11 @@ def _cell(estimate: Estimate | None) -> str:
     return "{:.4f} [{:.3f}, {:.3f}]".format(estimate.mean, *estimate.ci95) if estimate is not None else "–"
 
 
-def _paper_document(outcome: Outcome) -> dict[str, object] | None:
-    if outcome.paper is None:
-        return None
-    dataset = outcome.combined.dataset
-    hit_ratio = paper_hit_ratio(outcome.paper, dataset)
+def _paper_document(row: str | None, dataset: str) -> dict[str, object] | None:
+    hit_ratio = paper_hit_ratio(row, dataset) if row is not None else None
     if hit_ratio is None:
         return None
-    valid = RQ1[outcome.paper][dataset][0] if outcome.paper in RQ1 else None
+    valid = RQ1[row][dataset][0] if row in RQ1 else None
     return {"source": "the paper, not measured here", "hit_ratio_at_1": hit_ratio, "valid_ratio": valid}
 
 

@@ -1,4 +1,4 @@
-"""The parts that experiments are made of: encoders, and LLMs fine-tuned on them."""
+"""The parts that experiments are made of: encoders, MoRec among them, and LLMs fine-tuned on them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llara_app.encoders import ARCHITECTURES, SASRecConfig, build_encoder, save_encoder
+from llara_app.encoders import SASRecConfig, SequentialEncoder, build_encoder, save_encoder
+from llara_app.encoders.configs import MOREC, TRAINABLE
 from llara_app.prompts import PromptTemplate
+from llara_app.sequences import Split
 from train.config import RunSpec
-from train.encoders import EncoderTraining, train_encoder
+from train.encoders import EncoderTraining, Progress, train_encoder
 from train.experiments.plan import Data, Part
 from train.finetune import finetune, prepare_run, seed_torch, training_folder
+from train.morec import TitleTraining, train_morec
 
 if TYPE_CHECKING:
     from train.experiments.runner import Workshop
 
-LABELS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}
+LABELS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser", MOREC: "MoRec"}
 """The architectures as the paper writes them."""
 
 NO_EFFECT = {"checkpoint_every", "num_workers", "tensorboard"}
@@ -57,27 +60,74 @@ class TrainedEncoder(EncoderPart):
     def item_size(self) -> int:
         return self.training.hidden_size
 
+    @property
+    def source(self) -> str:
+        """What it learned from, for the person who looks into the folder."""
+        return "trained"
+
     def build(self, workshop: Workshop, folder: Path, label: str) -> None:
-        store, data = workshop.store, self.data
         training = replace(self.training, device=str(workshop.device))
         with workshop.display.encoder(label, training.max_epochs) as show:
-            encoder, report = train_encoder(
-                self.architecture,
-                workshop.sequences,
-                store.split(data.dataset, data.protocol, "train"),
-                store.split(data.dataset, data.protocol, "valid"),
-                len(workshop.catalogue),
-                training,
-                show,
-            )
+            encoder, report = self._train(workshop, training, show)
         save_encoder(
             encoder,
             folder,
-            dataset=data.dataset,
+            dataset=self.data.dataset,
             catalogue_hash=workshop.catalogue.hash,
             seed=training.seed,
-            training={**asdict(training), "protocol": data.protocol, **report.as_document()},
+            source=self.source,
+            training={**asdict(training), "protocol": self.data.protocol, **report},
         )
+
+    def _train(
+        self, workshop: Workshop, training: EncoderTraining, show: Progress
+    ) -> tuple[SequentialEncoder, Mapping[str, object]]:
+        """The encoder, and what its training came to."""
+        encoder, report = train_encoder(
+            self.architecture, workshop.sequences, *self._rows(workshop), len(workshop.catalogue), training, show
+        )
+        return encoder, report.as_document()
+
+    def _rows(self, workshop: Workshop) -> tuple[Split, Split]:
+        """What it is trained and validated on."""
+        dataset, protocol = self.data.dataset, self.data.protocol
+        return workshop.store.split(dataset, protocol, "train"), workshop.store.split(dataset, protocol, "valid")
+
+
+@dataclass(frozen=True)
+class TrainedMoRec(TrainedEncoder):
+    """MoRec: a SASRec whose items are what a text encoder reads in their titles.
+
+    Attributes:
+        text_encoder: an LLM, or an encoder such as BERT. Its precision follows from the device.
+        end_to_end: train it along.
+    """
+
+    text_encoder: LLMChoice
+    end_to_end: bool
+
+    @property
+    def content(self) -> Mapping[str, object]:
+        titles = asdict(self._titles)
+        # A name and a revision are replaced by what they stand for.
+        del titles["text_encoder"], titles["revision"]
+        return {**super().content, "titles": titles, "text_encoder": dict(self.text_encoder.weights)}
+
+    @property
+    def source(self) -> str:
+        return f"trained on titles, read by {self.text_encoder.name}"
+
+    @property
+    def _titles(self) -> TitleTraining:
+        return TitleTraining(self.text_encoder.name, self.end_to_end, revision=self.text_encoder.revision)
+
+    def _train(
+        self, workshop: Workshop, training: EncoderTraining, show: Progress
+    ) -> tuple[SequentialEncoder, Mapping[str, object]]:
+        encoder, report, made_from = train_morec(
+            workshop.catalogue, workshop.sequences, *self._rows(workshop), self._titles, training, show
+        )
+        return encoder, {"titles": made_from, **report.as_document()}
 
 
 @dataclass(frozen=True)
@@ -153,11 +203,15 @@ class LLMChoice:
     precision: str
 
     @property
+    def weights(self) -> Mapping[str, object]:
+        """What identifies the weights, whatever they are computed in."""
+        if self.fingerprint:
+            return {"fingerprint": self.fingerprint}
+        return {"name": self.name, "revision": self.revision}
+
+    @property
     def content(self) -> Mapping[str, object]:
-        who = (
-            {"fingerprint": self.fingerprint} if self.fingerprint else {"name": self.name, "revision": self.revision}
-        )
-        return {**who, "precision": self.precision}
+        return {**self.weights, "precision": self.precision}
 
 
 @dataclass(frozen=True)
@@ -196,6 +250,6 @@ class Finetuning(Part):
 
 
 def architecture_label(architecture: str) -> str:
-    """An architecture as the paper writes it."""
-    assert set(LABELS) == set(ARCHITECTURES)
+    """An architecture, or ``morec``, as the paper writes it."""
+    assert set(LABELS) == set(TRAINABLE)
     return LABELS[architecture]

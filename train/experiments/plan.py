@@ -4,8 +4,8 @@
 an interrupted one goes on. *Subjects* answer the same frozen questions. *Systems* are subjects over training seeds,
 and a *design* is systems with the comparisons that its question asks for.
 
-A new baseline is one more :class:`Subject` (and one more :class:`Part`, if it is trained), made a :class:`System` and
-handed to :func:`train.experiments.designs.rq1`.
+A new baseline is one more :class:`Subject` (and one more :class:`Part`, if it is trained), made a :class:`System` of
+:func:`train.experiments.designs.rq1`.
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ class Design:
         question: in plain words.
         expected: the order that the paper reports, in words.
         settings: what was asked for, JSON-serialisable: an output folder takes no other.
+        not_asked: rows of the paper's table that nobody answers here; reports show the paper's figures alone.
     """
 
     name: str
@@ -161,6 +162,7 @@ class Design:
     systems: tuple[System, ...]
     comparisons: tuple[Comparison, ...]
     settings: Mapping[str, object]
+    not_asked: tuple[str, ...] = ()
 
     def measurement(self, subject: Subject, answers: Answers, candidates_hash: str) -> str:
         """The name under which an evaluation is kept."""

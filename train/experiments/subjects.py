@@ -1,4 +1,4 @@
-"""Who answers: encoders alone, the LLM as it comes, and fine-tuned LLMs, all on the same frozen candidates."""
+"""Who answers, all on the same frozen candidates: encoders alone, LLMs as they come, chat models, fine-tuned LLMs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from llara_app.models.item_vocabulary import FixedItems
 from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import load_llm
 from llara_app.prompts import PromptMode, PromptTemplate, PromptTokenizer
+from llara_app.ranking.chat_ranker import Usage
 from llara_app.ranking.ranker import Ranker
 from llara_app.ranking.torch_ranker import TorchRanker
 from train.encoders import evaluate_encoder
 from train.evaluation import evaluate_ranker
+from train.experiments.chat import ChatModel, chat_experiment
 from train.experiments.parts import EncoderPart, Finetuning, LLMChoice
 from train.experiments.plan import Answers, Part, Subject
 from train.metrics import Evaluation
@@ -90,6 +92,31 @@ class BareLLM(Subject):
         tokenizer = PromptTokenizer(llm.tokenizer, model.vocabulary_size, num_items)
         ranker = TorchRanker(model, tokenizer, llm.tokenizer)
         return ask(workshop, ranker, self.template, PromptMode.TEXT, answers, label)
+
+
+@dataclass(frozen=True)
+class AskedChat(Subject):
+    """A chat model over its API: one title in answer to each question, kept as it arrives."""
+
+    model: ChatModel
+    template: PromptTemplate
+
+    @property
+    def content(self) -> Mapping[str, object]:
+        return {"chat": dict(self.model.content), "template": self.template.model_dump(mode="json")}
+
+    def evaluate(self, workshop: Workshop, answers: Answers, label: str) -> Evaluation:
+        assert answers == "generate", "a chat API does not score candidates"
+        total = workshop.sets.positions.size
+        with self.model.ranker() as ranker, workshop.display.ranking(label, total) as show:
+            prompts = workshop.prompts(self.template)
+            result = chat_experiment(ranker, prompts, workshop.sets, workshop.data.dataset, progress=show)
+        for when, usage in (("all answers", Usage.of(result.answers)), ("asked now", Usage.of(ranker.asked))):
+            workshop.display.note(
+                f"{label}, {when}: {usage.answers:,} answers, {usage.prompt_tokens:,} tokens read, "
+                f"{usage.completion_tokens:,} written"
+            )
+        return result.evaluation
 
 
 def ask(

@@ -83,7 +83,7 @@ class ExploreEdits(Room):
             self.query_one("#prompt-pane").border_subtitle = ""
             return
         recommendation, tokens = workspace.prediction.recommendation, workspace.prediction.tokens
-        view.show(recommendation.prompt.pieces(mode))
+        view.show(recommendation.pieces(mode))
         counts = f"{tokens.text} text + {tokens.behaviour} behaviour tokens" if tokens is not None else ""
         dropped = len(recommendation.prompt.history) - len(recommendation.history)
         bar.show(mode)
