@@ -73,6 +73,10 @@ class Core:
         """The database as a command must be told it; None for the default one."""
         return None if self.db == locations.database() else self.db
 
+    def warm_up(self, function: Callable[[], object]) -> None:
+        """Do something in advance, in a lane of its own; if it fails, it does so again where it is needed."""
+        Lane("warm-up").submit(function)
+
     # The store
 
     def store(self) -> Store:

@@ -17,6 +17,7 @@ from llara_app.store import Store
 from llara_app.tui.app import LlaraTui
 from llara_app.tui.screens.dialogs import AskText, Choose, OptionLines, ReadText
 from llara_app.tui.settings import settings_path
+from llara_app.tui.widgets.bars import ModeBar
 from llara_app.tui.widgets.panes import HistoryList, RankedList, UserList
 from llara_app.tui.widgets.prompt_view import PromptView
 from tests.tui.fakes import FakeEngine, make_app, make_bundle, predicted, until
@@ -85,7 +86,7 @@ async def test_modes_change_the_prompt(app: LlaraTui) -> None:
             await predicted(pilot)
             assert app.workspace.mode is not None and str(app.workspace.mode) == mode
             assert (view.token is None) == (mode in ("text", "index"))
-        await pilot.click("#mode-text")
+        await pilot.click(ModeBar, offset=(2, 0))
         await until(pilot, lambda: app.workspace.mode is PromptMode.TEXT and app.workspace.prediction is not None)
 
 

@@ -24,6 +24,7 @@ from llara_app.tui.screens.explore import Explore
 from llara_app.tui.screens.help import CaptureKey, Help, KeyLines
 from llara_app.tui.screens.train import RunLines, Train
 from llara_app.tui.settings import read_settings
+from llara_app.tui.widgets.bars import TopBar
 from llara_app.tui.widgets.welcome import Welcome
 from tests.tui.fakes import make_app, make_bundle, predicted, until
 
@@ -31,18 +32,18 @@ from tests.tui.fakes import make_app, make_bundle, predicted, until
 async def test_first_run_offers_the_demo(llara_home: Path) -> None:
     app = make_app(llara_home / "llara.db")
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.screen.query_one(Welcome).display)
+        await until(pilot, lambda: bool(app.screen.query(Welcome)))
         await pilot.press("enter")
         await until(pilot, lambda: app.workspace.session is not None)
         assert app.workspace.dataset == "demo"
-        assert not app.screen.query_one(Welcome).display
+        assert not app.screen.query(Welcome)
         assert not app.errors
 
 
 async def test_first_run_leads_to_the_other_rooms(llara_home: Path) -> None:
     app = make_app(llara_home / "llara.db")
     async with app.run_test(size=(140, 45)) as pilot:
-        await until(pilot, lambda: app.screen.query_one(Welcome).display)
+        await until(pilot, lambda: bool(app.screen.query(Welcome)))
         await pilot.click("#welcome-data")
         await until(pilot, lambda: isinstance(app.screen, Data))
         await pilot.press("1")
@@ -56,8 +57,7 @@ async def test_rooms_by_key_and_by_mouse(app: LlaraTui) -> None:
         for key, room in (("2", CompareRoom), ("3", Train), ("4", Bundles), ("5", Data), ("1", Explore)):
             await pilot.press(key)
             await until(pilot, lambda room=room: isinstance(app.screen, room))
-        tabs = app.screen.query("RoomTab")
-        await pilot.click(tabs[1])
+        await pilot.click(TopBar, offset=(20, 0))
         await until(pilot, lambda: isinstance(app.screen, CompareRoom))
         assert not app.errors
 

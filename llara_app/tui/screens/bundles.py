@@ -120,7 +120,7 @@ class Bundles(Room):
     @work(exclusive=True, group="look")
     async def look(self) -> None:
         """Read what there is, away from the interface."""
-        if self.tui.screen is not self:
+        if not self.is_current:
             return
         with self.tui.reported():
             states = await self.tui.core.background.run(look_at_bundles)

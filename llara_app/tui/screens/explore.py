@@ -19,11 +19,10 @@ from llara_app.errors import LlaraError
 from llara_app.tui import opening
 from llara_app.tui.screens.explore_edits import ExploreEdits
 from llara_app.tui.text import shown_milliseconds
+from llara_app.tui.widgets.bars import MODES, ModeBar
 from llara_app.tui.widgets.lines import LineList
-from llara_app.tui.widgets.modes import MODES, ModeBar
 from llara_app.tui.widgets.panes import PAGE, HistoryList, RankedList, UserList
 from llara_app.tui.widgets.prompt_view import PromptView
-from llara_app.tui.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
     from llara_app.catalogue import Item
@@ -79,7 +78,6 @@ class Explore(ExploreEdits):
         self._neighbours: dict[tuple[object, int], Neighbours | None] = {}
 
     def compose_room(self) -> ComposeResult:
-        yield Welcome(id="welcome")
         with Horizontal(id="explore"):
             with Vertical(id="users-pane", classes="pane"):
                 yield Input(placeholder="/ id or title", id="search", compact=True)
@@ -98,7 +96,6 @@ class Explore(ExploreEdits):
     def on_mount(self) -> None:
         for pane, name in (("users", "Users"), ("history", "History"), ("prompt", "Prompt"), ("ranked", "Next")):
             self.query_one(f"#{PANES[pane]}").border_title = name
-        self.query_one("#welcome").display = False
         self.load()
 
     def entered(self) -> None:
@@ -115,14 +112,14 @@ class Explore(ExploreEdits):
         with self.tui.reported():
             datasets = await self.tui.core.read(lambda store: store.datasets())
             name = opening.choose_dataset(datasets, self.tui.settings.dataset)
-            self._welcome(name is None)
+            await self._welcome(name is None)
             if name is not None:
                 await self._open_dataset(name, self.tui.settings.user)
 
     @work(exclusive=True, group="open dataset")
     async def open_dataset(self, name: str) -> None:
         with self.tui.reported():
-            self._welcome(False)
+            await self._welcome(False)
             await self._open_dataset(name, None)
 
     async def _open_dataset(self, name: str, user: str | None) -> None:

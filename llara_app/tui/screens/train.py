@@ -127,7 +127,7 @@ class Train(Room):
     @work(exclusive=True, group="look")
     async def look(self) -> None:
         """Read how all runs stand, away from the interface."""
-        if self.tui.screen is not self:
+        if not self.is_current:
             return
         known = {state.run.output: state.run for state in self.query_one(RunLines).states}
         with self.tui.reported():
