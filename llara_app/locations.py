@@ -35,6 +35,11 @@ def bundles() -> Path:
     return home() / "bundles"
 
 
+def experiments() -> Path:
+    """Report folders, one for each experiment."""
+    return home() / "experiments"
+
+
 def jobs() -> Path:
     """What runs, or ran, in the background; see :mod:`llara_app.jobs`."""
     return home() / "jobs"

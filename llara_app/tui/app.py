@@ -98,6 +98,7 @@ class LlaraTui(App[None]):
         super().__init__()
         self.core = core or Core()
         self.settings, self._settings_trouble = read_settings()
+        self.core.opened = [Path(folder) for folder in self.settings.opened]
         self.workspace = Workspace(num_candidates=self.settings.num_candidates)
         self.errors: list[LlaraError] = []
         self._garbage: GarbageCollection | None = None

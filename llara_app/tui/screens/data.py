@@ -16,7 +16,8 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import ProgressBar, Static
 
-from llara_app.errors import LlaraError
+from llara_app.errors import LlaraError, UsageError
+from llara_app.tui.screens.ask_path import AskPath
 from llara_app.tui.screens.dialogs import AskText, Choose, Confirm, Option
 from llara_app.tui.screens.room import Room
 from llara_app.tui.text import bar, fit
@@ -156,14 +157,13 @@ class Data(Room):
             kind = await self.app.push_screen_wait(Choose("What kind of files?", kinds))
             if kind is None:
                 return
-            path = await self.app.push_screen_wait(
-                AskText("Where are they?", placeholder="a folder, a file or a .zip", details=kind.details)
-            )
+            question = f"Where are they? A folder, a file or a .zip of {kind.details}"
+            path = await self.app.push_screen_wait(AskPath(question, check=must_exist, files=True))
             if path is None:
                 return
-            name = await self.app.push_screen_wait(AskText("What is the dataset called?", value=Path(path).stem))
+            name = await self.app.push_screen_wait(AskText("What is the dataset called?", value=path.stem))
             if name is not None:
-                self.run_import(ImportFiles(self.tui.core.db, kind.value, Path(path).expanduser(), name))
+                self.run_import(ImportFiles(self.tui.core.db, kind.value, path, name))
 
     @work(exclusive=True, group="import")
     async def run_import(self, request: Request[DatasetInfo]) -> None:
@@ -215,6 +215,16 @@ class Data(Room):
                 if self.tui.workspace.dataset == info.name:
                     self.tui.workspace.dataset = self.tui.workspace.session = None
                 self.look()
+
+
+def must_exist(path: Path) -> None:
+    """See that there is something to import.
+
+    Raises:
+        UsageError: there is not.
+    """
+    if not path.exists():
+        raise UsageError("There is nothing at this path", str(path), "Give a folder, a file or a zip archive.")
 
 
 def downloadable() -> list[Option[str]]:

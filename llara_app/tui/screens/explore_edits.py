@@ -297,6 +297,7 @@ class ExploreEdits(Room):
             if chosen is not None:
                 workspace.model, workspace.manifest = chosen.value
                 workspace.mode = None
-                self.tui.remember(bundle=chosen.value[0].folder.name, engine=chosen.value[0].engine)
+                key = chosen.value[0]
+                self.tui.remember(bundle=opening.bundle_name(key.folder), engine=key.engine)
                 self.show_status()
                 self.predict()
