@@ -16,6 +16,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import ProgressBar, Static
 
+from llara_app.dataset_files import KINDS
 from llara_app.errors import LlaraError, UsageError
 from llara_app.tui.screens.ask_path import AskPath
 from llara_app.tui.screens.dialogs import AskText, Choose, Confirm, Option
@@ -150,10 +151,10 @@ class Data(Room):
     @work(exclusive=True, group="dialog")
     async def action_import_files(self) -> None:
         """Ask for kind, path and name."""
-        from llara_app.engine.data_requests import KINDS, ImportFiles
+        from llara_app.engine.data_requests import ImportFiles
 
         with self.tui.reported():
-            kinds = [Option(kind, about, kind) for kind, about in KINDS.items()]
+            kinds = [Option(name, kind.about, name) for name, kind in KINDS.items()]
             kind = await self.app.push_screen_wait(Choose("What kind of files?", kinds))
             if kind is None:
                 return
