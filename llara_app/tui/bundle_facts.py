@@ -15,7 +15,7 @@ from llara_app import locations
 from llara_app.errors import LlaraError
 from llara_app.jobs import Job, JobStatus, list_jobs
 from llara_app.metric_names import METRICS
-from llara_app.tui.text import duration, size
+from llara_app.tui.text import duration, moment, size
 
 if TYPE_CHECKING:
     from llara_app.models.manifest import Manifest
@@ -86,7 +86,7 @@ def describe_bundle(state: BundleState) -> Text:
         "Encoder": manifest.encoder,
         "Curriculum": f"{manifest.curriculum}, {manifest.modes[0]} to {manifest.modes[1]}",
         "Training": f"{manifest.training.get('total_steps', '?')} steps, seed {manifest.seed}",
-        "Made": manifest.created,
+        "Made": moment(manifest.created),
         "Size": size(state.num_bytes),
     }
     if not state.is_kept:

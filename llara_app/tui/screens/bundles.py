@@ -71,10 +71,10 @@ class BundleLines(LineList):
             )
         running = state.status is JobStatus.RUNNING
         text = Text().append(" ▶ " if running else "   ", self.part("lines--good"))
-        text.append(fit(state.folder.name, width - 20))
-        best = headline(state.manifest)
-        text.append(f"{best:>8} ", self.part("lines--accent"))
-        return text.append(f"{size(state.num_bytes):>8}", self.part("lines--muted"))
+        shown_size = f"{size(state.num_bytes):>8} " if width >= 40 else ""
+        text.append(fit(state.folder.name, width - 10 - len(shown_size)))
+        text.append(f"{headline(state.manifest):>6} ", self.part("lines--accent"))
+        return text.append(shown_size, self.part("lines--muted"))
 
 
 class Bundles(Room):

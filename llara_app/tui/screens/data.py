@@ -21,7 +21,7 @@ from llara_app.errors import LlaraError, UsageError
 from llara_app.tui.screens.ask_path import AskPath
 from llara_app.tui.screens.dialogs import AskText, Choose, Confirm, Option
 from llara_app.tui.screens.room import Room
-from llara_app.tui.text import bar, fit
+from llara_app.tui.text import bar, fit, moment
 from llara_app.tui.widgets.lines import LineList
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ class DatasetLines(LineList):
 
     def render_row(self, index: int, width: int) -> Text:
         info = self.datasets[index]
-        text = Text(" " + fit(info.name, width - 22))
-        return text.append(f"{info.num_interactions:>12,} {info.domain:>7} ", self.part("lines--muted"))
+        facts = f"{info.num_interactions:>12,} {info.domain:>7} " if width >= 40 else f"{info.num_interactions:>12,} "
+        text = Text(" " + fit(info.name, width - len(facts) - 1))
+        return text.append(facts, self.part("lines--muted"))
 
 
 class Data(Room):
@@ -260,11 +261,11 @@ def describe_stats(document: dict[str, Any], lengths: dict[int, int], width: int
     text = Text()
     for key in ("domain", "num_users", "num_items", "num_interactions", "own_users", "imported_at"):
         value = document[key]
-        shown = f"{value:,}" if isinstance(value, int) else str(value)
+        shown = f"{value:,}" if isinstance(value, int) else moment(value) if key == "imported_at" else str(value)
         text.append(f"{key.removeprefix('num_').replace('_', ' '):<14}", "dim").append(f"{shown}\n")
     quantiles = document["history_length"]
     text.append(f"{'history':<14}", "dim")
-    text.append(f"median {quantiles['median']:g}, mean {quantiles['mean']:.1f}, up to {quantiles['max']:g}\n\n")
+    text.append(f"median {quantiles['median']:g}, up to {quantiles['max']:g}\n\n")
     text.append("History length, users\n", "bold")
     ranges = buckets(lengths)
     most = max((users for _, _, users in ranges), default=1)
@@ -274,9 +275,10 @@ def describe_stats(document: dict[str, Any], lengths: dict[int, int], width: int
         text.append(bar(users / most, max(8, min(50, width - 24))), "bold").append(f" {users:,}\n")
     text.append("\nSplits\n", "bold")
     for protocol, splits in document["splits"].items():
+        text.append(f"  {protocol}\n", "dim")
         for name, counts in splits.items():
-            text.append(f"  {protocol:<14} {name:<6} ", "dim")
-            text.append(f"{counts['users']:>9,} users {counts['rows']:>11,} rows\n")
+            text.append(f"    {name:<5} ", "dim")
+            text.append(f"{counts['users']:>9,} users {counts['rows']:>10,} rows\n")
     for note in document["notes"]:
         text.append(f"\n{note}\n", "italic dim")
     return text

@@ -68,8 +68,8 @@ class Choice(Widget, can_focus=True):
 
     def render(self) -> Text:
         hint = self.get_component_rich_style("choice--hint", partial=True)
-        text = Text(" ", no_wrap=True)
-        text.append(title(self.value or "which?", max(0, self.size.width - 4)), hint if self.value is None else "")
+        text = Text(no_wrap=True)
+        text.append(title(self.value or "which?", max(0, self.size.width - 3)), hint if self.value is None else "")
         return text.append(" ▾", hint)
 
     def action_step(self, by: int) -> None:
