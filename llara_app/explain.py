@@ -6,11 +6,12 @@ Nothing here imports torch before it is used.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from llara_app.catalogue import Item
 from llara_app.errors import UsageError
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
     from llara_app.recommend import Recommender
 
-WORD_ROWS_AT_ONCE = 16_384
-"""Rows of the word table that are compared at a time: a large one would not fit twice."""
+ROWS_AT_ONCE = 16_384
+"""Rows of a table that are compared at a time: a large one would not fit twice."""
+
+TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +127,20 @@ class Neighbours:
 
 
 def neighbours(recommender: Recommender, item: Item, *, num_items: int = 5, num_words: int = 8) -> Neighbours | None:
-    """The items and the words nearest to an item's behaviour token, or None where the engine holds no item table."""
+    """The items and the words nearest to an item's behaviour token; None where the engine does not hold it."""
     ranker: Any = recommender.ranker
-    model = getattr(ranker, "model", None)
-    vocabulary = getattr(model, "item_vocabulary", None)
-    if vocabulary is None:
+    tables = _input_vectors(ranker)
+    if tables is None or item.index >= tables[0].count:
         return None
-    table = vocabulary.items.weight
-    vector = table[item.index]
-    cosines = _cosines(table, vector)
+    items, words = tables
+    vector = items.rows(item.index, item.index + 1)[0]
+    cosines = _cosines(items, vector)
     cosines[item.index] = -np.inf
     near = np.argsort(-cosines, kind="stable")[: min(num_items, len(cosines) - 1)]
     return Neighbours(
         item,
         tuple((recommender.catalogue[int(index)], float(cosines[index])) for index in near),
-        _nearest_words(vocabulary.words.weight, vector, ranker.tokenizer, num_words),
+        _nearest_words(words, vector, ranker.tokenizer, num_words),
     )
 
 
@@ -171,19 +173,51 @@ def _place(candidates: Sequence[Item], target: Item) -> int:
     raise UsageError(f"{target.title} is not among the candidates", "", "Explain one of the ranked items.")
 
 
-def _cosines(table: Tensor, vector: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
-    import torch
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    """A table of input vectors, read piece by piece.
 
-    with torch.inference_mode():
-        wanted = torch.nn.functional.normalize(vector.float(), dim=0)
-        parts = [
-            torch.nn.functional.normalize(rows.float(), dim=1) @ wanted for rows in table.split(WORD_ROWS_AT_ONCE)
-        ]
-        cosines: np.ndarray[Any, np.dtype[np.float64]] = torch.cat(parts).double().cpu().numpy()
+    Attributes:
+        rows: the float32 rows ``[stop - start, hidden_size]`` from `start` to `stop`.
+    """
+
+    count: int
+    rows: Callable[[int, int], npt.NDArray[np.float32]]
+
+    @classmethod
+    def of_tensor(cls, table: Tensor) -> _Vectors:
+        return cls(len(table), lambda start, stop: table[start:stop].detach().float().cpu().numpy())
+
+
+def _input_vectors(ranker: Any) -> tuple[_Vectors, _Vectors] | None:
+    """The input vectors of items and of words that a ranker holds, if it does."""
+    vocabulary = getattr(getattr(ranker, "model", None), "item_vocabulary", None)
+    if vocabulary is not None:
+        return _Vectors.of_tensor(vocabulary.items.weight), _Vectors.of_tensor(vocabulary.words.weight)
+    gguf = getattr(ranker, "gguf", None)
+    if gguf is not None:
+        items = ranker.items
+        return (
+            _Vectors(len(items), lambda start, stop: items[start:stop]),
+            _Vectors(
+                gguf.description.base_vocabulary_size, lambda start, stop: gguf.word_vectors(np.arange(start, stop))
+            ),
+        )
+    return None
+
+
+def _cosines(table: _Vectors, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    wanted = vector / max(float(np.linalg.norm(vector)), TINY)
+    cosines = np.empty(table.count)
+    for start in range(0, table.count, ROWS_AT_ONCE):
+        rows = table.rows(start, min(start + ROWS_AT_ONCE, table.count))
+        cosines[start : start + len(rows)] = rows @ wanted / np.maximum(np.linalg.norm(rows, axis=1), TINY)
     return cosines
 
 
-def _nearest_words(table: Tensor, vector: Tensor, tokenizer: Any, count: int) -> tuple[tuple[str, float], ...]:
+def _nearest_words(
+    table: _Vectors, vector: npt.NDArray[np.float32], tokenizer: Any, count: int
+) -> tuple[tuple[str, float], ...]:
     cosines = _cosines(table, vector)
     words: dict[str, float] = {}
     special = set(tokenizer.all_special_ids)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llara_app.catalogue import Item
 from llara_app.prompts import HybridPrompt, Piece, PromptMode
+
+if TYPE_CHECKING:
+    from llara_app.store import Store
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,28 @@ class Recommendation:
     def pieces(self, mode: PromptMode | None = None) -> Iterator[Piece]:
         """The prompt as the LLM reads it in a mode, by default the one it was asked in."""
         return self.prompt.pieces(mode or self.mode, self.num_behaviour)
+
+    def keep(self, store: Store, dataset: str, user: str, bundle: str) -> bool:
+        """Keep the ranking in the store; False if it is the one that was kept last for this user.
+
+        Args:
+            bundle: the name of the bundle that recommends.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        new = {
+            "bundle": bundle,
+            "mode": str(self.mode),
+            "engine": self.engine,
+            "history": [item.item_id for item in self.history],
+            "items": self.as_document()["items"],
+        }
+        last = store.predictions(dataset, user, limit=1)
+        if last and all(last[0][key] == value for key, value in new.items()):
+            return False
+        store.record_predictions(dataset, user, **new)
+        return True
 
     def as_document(self, user: str | None = None) -> dict[str, Any]:
         """The recommendation as one JSON-serialisable document."""

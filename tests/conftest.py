@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Tiny models gain nothing from threads, and threads that wait for a busy core cost a lot. This must be set before
 # torch is first imported.
@@ -21,6 +22,10 @@ os.environ["MPLCONFIGDIR"] = str(Path(tempfile.gettempdir()) / "llara-app-tests-
 # A shell ignores interrupts for what it starts in the background, and every process inherits that; some tests
 # interrupt processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A machine that is busy is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

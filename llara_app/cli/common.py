@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from llara_app import locations
 from llara_app.errors import LlaraError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from llara_app.store import Store
 
 
@@ -124,6 +124,8 @@ def note(message: str) -> None:
 
 def progress_bar() -> Progress:
     """A rich progress display on stderr, for ``with progress_bar() as progress:``; silent with ``--quiet``."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     return Progress(
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
@@ -142,6 +144,8 @@ def print_json(document: object) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on stdout; numbers stand to the right, titles are shown as they are."""
+    from rich.table import Table
+
     table = Table(title=escape(title), title_justify="left")
     rows = [list(row) for row in rows]
     for index, column in enumerate(columns):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,12 @@ from llara_app.cli.common import (
     progress_bar,
     settings,
 )
+from llara_app.dataset_files import KINDS, read_files
 from llara_app.errors import UsageError
 
 if TYPE_CHECKING:
     from llara_app.datasets.source import SourceData
     from llara_app.store import DatasetInfo, Store
-
-KINDS = ("movielens", "frames", "lastfm", "table", "recbole")
 
 
 @click.group(cls=Group)
@@ -117,7 +116,7 @@ def fetch(name: str, replace: bool) -> None:
         "llara-app data import recbole dataset/ml-1m --name ml-1m",
     ),
 )
-@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("kind", type=click.Choice(list(KINDS)))
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="What to call the dataset.")
 @click.option("--replace", is_flag=True, help="Replace the dataset of that name.")
@@ -140,57 +139,14 @@ def import_data(kind: str, path: Path, name: str, replace: bool, **options: Any)
       table       CSV, TSV, Parquet or JSON lines: one row per interaction
       recbole     RecBole's atomic files: .inter and .item
     """
-    read = _reader(kind, options)
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given.keys() - KINDS[kind].options:
+        raise click.UsageError(f"--{option.replace('_', '-')} does not go with {kind}")
     with settings().open_store() as store:
         # Asked before a long file is read, not after.
         if not replace and any(info.name == name for info in store.datasets()):
             raise UsageError(f"There is a dataset named {name!r} already", "", "Pass --replace to import it anew.")
-        with _opened(path) as place:
-            source = read(place)
-        _import(store, name, source, replace)
-
-
-def _reader(kind: str, options: dict[str, Any]) -> Callable[[Path], SourceData]:
-    """The importer of a kind with the options that are its own; any other option is a mistake."""
-    own = {
-        "movielens": {"frames", "min_rating"},
-        "frames": {"domain"},
-        "lastfm": set(),
-        "table": {"domain", "items", "user_column", "item_column", "time_column", "title_column"},
-        "recbole": {"domain"},
-    }[kind]
-    given = {option: value for option, value in options.items() if value is not None}
-    for option in given.keys() - own:
-        raise click.UsageError(f"--{option.replace('_', '-')} does not go with {kind}")
-    if kind == "movielens":
-        from llara_app.datasets import movielens
-
-        return lambda path: movielens.read(path, **given)
-    if kind == "frames":
-        from llara_app.datasets import frames
-
-        return lambda path: frames.read(path, **given)
-    if kind == "lastfm":
-        from llara_app.datasets import lastfm
-
-        return lastfm.read
-    if kind == "recbole":
-        from llara_app.datasets import recbole
-
-        return lambda path: recbole.read(path, **given)
-    from llara_app.datasets import table
-
-    columns = table.Columns(*(given.pop(f"{role}_column", None) for role in ("user", "item", "time", "title")))
-    return lambda path: table.read(path, columns=columns, **given)
-
-
-def _opened(path: Path) -> AbstractContextManager[Path]:
-    """A path as it is, or the unpacked contents of a zip file."""
-    if path.suffix.lower() != ".zip":
-        return nullcontext(path)
-    from llara_app.datasets.download import unpacked
-
-    return unpacked(path)
+        _import(store, name, read_files(kind, path, **given), replace)
 
 
 def _import(store: Store, name: str, source: SourceData, replace: bool) -> None:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llara_app.cli.common import progress_bar, settings, stderr
 
@@ -92,6 +91,8 @@ def epoch_progress(description: str, max_epochs: int) -> Iterator[Callable[[Epoc
 @contextmanager
 def step_progress(description: str) -> Iterator[Callable[[StepReport], None]]:
     """A live line of step, loss, p(tau), samples per second and time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

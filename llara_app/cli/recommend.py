@@ -52,15 +52,7 @@ def recommend(
         recommender, folder = _load(bundle, engine, device)
         history = _history(store, recommender.manifest, recommender.catalogue, user)
         result = _recommend(recommender, history, candidates, top, mode)
-        store.record_predictions(
-            recommender.manifest.dataset.name,
-            user,
-            folder.name,
-            str(result.mode),
-            result.engine,
-            [item.item_id for item in result.history],
-            result.as_document()["items"],
-        )
+        result.keep(store, recommender.manifest.dataset.name, user, folder.name)
     if settings().as_json:
         print_json(result.as_document(user))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import click
@@ -22,6 +23,9 @@ def tui() -> None:
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("The terminal app needs a terminal", "stdin or stdout is not one", "Use the other commands.")
+    # Hardly anything that is made until the first paint is garbage, and looking for it is a tenth of the work until
+    # then; the app turns this on again.
+    gc.disable()
     from llara_app.tui.app import run
 
     run(settings().db, options.engine_options())

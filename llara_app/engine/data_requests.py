@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llara_app.dataset_files import read_files
 from llara_app.engine.requests import Models, Tell
-from llara_app.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from llara_app.datasets.source import SourceData
     from llara_app.store import DatasetInfo
-
-KINDS = {
-    "movielens": "GroupLens' MovieLens 100K: u.data, u.item",
-    "frames": "the paper's pickled frames and titles",
-    "lastfm": "LastFM of HetRec 2011",
-    "table": "CSV, TSV, Parquet or JSON lines",
-    "recbole": "RecBole's atomic files: .inter, .item",
-}
-"""What files can be imported, and what they are."""
 
 DEMO = "demo"
 
@@ -66,7 +56,7 @@ class ImportFiles:
     """Import files as a dataset.
 
     Attributes:
-        kind: one of :data:`KINDS`.
+        kind: one of :data:`llara_app.dataset_files.KINDS`.
         options: keyword arguments of that kind's reader.
     """
 
@@ -79,35 +69,8 @@ class ImportFiles:
 
     def run(self, models: Models) -> DatasetInfo:
         models.tell(f"reading {self.path.name}")
-        with _opened(self.path.expanduser()) as place:
-            source = read_files(self.kind, place, **self.options)
+        source = read_files(self.kind, self.path, **self.options)
         return _import(self.db, self.name, source, self.replace, models.tell)
-
-
-def read_files(kind: str, path: Path, **options: Any) -> SourceData:
-    """Read files of a kind.
-
-    Raises:
-        NotFoundError: there is no such kind.
-        DataError: the files are missing, damaged or not of that kind.
-    """
-    if kind not in KINDS:
-        raise NotFoundError.of("kind of files", kind, KINDS)
-    from importlib import import_module
-
-    reader = import_module(f"llara_app.datasets.{kind}")
-    source: SourceData = reader.read(path, **options)
-    return source
-
-
-def _opened(path: Path) -> AbstractContextManager[Path]:
-    if not path.exists():
-        raise UsageError("There is nothing at this path", str(path), "Give a folder, a file or a zip archive.")
-    if path.suffix.lower() != ".zip":
-        return nullcontext(path)
-    from llara_app.datasets.download import unpacked
-
-    return unpacked(path)
 
 
 def _import(db: Path, name: str, source: SourceData, replace: bool, tell: Tell) -> DatasetInfo:

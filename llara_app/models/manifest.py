@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,10 +175,13 @@ def find_bundle(name_or_path: str) -> Path:
     )
 
 
-def list_bundles() -> Iterator[tuple[Path, Manifest | LlaraError]]:
-    """All kept bundles by name; one that cannot be read comes with the reason instead of its manifest."""
+def list_bundles(others: Iterable[Path] = ()) -> Iterator[tuple[Path, Manifest | LlaraError]]:
+    """All kept bundles by name, then those of `others` that are still there; one that cannot be read comes with the
+    reason instead of its manifest.
+    """
     root = locations.bundles()
-    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+    kept = sorted(root.iterdir()) if root.is_dir() else []
+    for folder in (*kept, *(each for each in others if each not in kept)):
         if folder.name.startswith(".") or not (folder / MANIFEST_FILE).is_file():
             continue
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
+from textual.events import Event, InputEvent
 from textual.screen import Screen
 
 from llara_app.errors import LlaraError
 from llara_app.tui.core import Core
+from llara_app.tui.idle import GarbageCollection, import_rooms
 from llara_app.tui.palette import ActionProvider
 from llara_app.tui.settings import read_settings, write_settings
 from llara_app.tui.themes import DARK, LIGHT, VARIABLES
@@ -95,17 +98,42 @@ class LlaraTui(App[None]):
         super().__init__()
         self.core = core or Core()
         self.settings, self._settings_trouble = read_settings()
+        self.core.opened = [Path(folder) for folder in self.settings.opened]
         self.workspace = Workspace(num_candidates=self.settings.num_candidates)
         self.errors: list[LlaraError] = []
+        self._garbage: GarbageCollection | None = None
         self._told_clashes: set[str] = set()
+        self._wear_theme()
+
+    def _wear_theme(self) -> None:
+        """Begin in our own colours: a theme that is set later has all styles made anew before the first paint."""
         self.register_theme(DARK)
         self.register_theme(LIGHT)
+        theme = LIGHT if self.settings.theme == LIGHT.name else DARK
+        self.set_reactive(App.theme, theme.name)
+        self.set_class(theme.dark, "-dark-mode", update=False)
+        self.set_class(not theme.dark, "-light-mode", update=False)
+        self.stylesheet.set_variables(self.get_css_variables())
+        self._styled_for = theme.name
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return VARIABLES
 
+    def on_ready(self) -> None:
+        self.core.warm_up(import_rooms)
+        if not gc.isenabled():
+            # The command that started us turned it off for the time until now.
+            self._garbage = GarbageCollection()
+            self.set_interval(1.0, self._garbage.tidy)
+
+    async def on_event(self, event: Event) -> None:
+        if self._garbage is not None and isinstance(event, InputEvent):
+            self._garbage.person_did_something()
+        await super().on_event(event)
+
     def on_mount(self) -> None:
-        self.theme = self.settings.theme if self.settings.theme in self.available_themes else DARK.name
+        if self.settings.theme in self.available_themes:
+            self.theme = self.settings.theme
         self.set_keymap(self.settings.keymap)
         if self._settings_trouble:
             self.report(LlaraError("The settings could not be read", self._settings_trouble, "Defaults are used."))
@@ -150,6 +178,16 @@ class LlaraTui(App[None]):
         self.push_screen(ReadText("What went wrong", "\n\n".join(part for part in parts if part)))
 
     # Rooms, help, manners
+
+    def refresh_css(self, animate: bool = True) -> None:
+        """Style anew after a change of theme.
+
+        Textual asks for this as well whenever a room is entered for the first time. Parsing all style sheets again,
+        and styling what is on screen, would hold the interface up for nothing: entering a room styles it anyway.
+        """
+        if self.theme != self._styled_for:
+            self._styled_for = self.theme
+            super().refresh_css(animate)
 
     async def action_go(self, room: str) -> None:
         if len(self.screen_stack) == 1 and self.current_mode != room:

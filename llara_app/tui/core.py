@@ -48,6 +48,7 @@ class Core:
         searches: the lane of what a person waits for at the keyboard.
         edits: the lane of writes, which may have to wait for another writer.
         background: the lane of everything else.
+        opened: folders of bundles elsewhere, which were opened by their path.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Core:
         self.searches = Lane("searches")
         self.edits = Lane("edits")
         self.background = Lane("background")
+        self.opened: list[Path] = []
         self._store: Store | None = None
         self._make_engine = engine or (lambda: _engine_process(engine_options))
         self._make_importer = importer or _engine_process
@@ -72,6 +74,10 @@ class Core:
     def db_option(self) -> Path | None:
         """The database as a command must be told it; None for the default one."""
         return None if self.db == locations.database() else self.db
+
+    def warm_up(self, function: Callable[[], object]) -> None:
+        """Do something in advance, in a lane of its own; if it fails, it does so again where it is needed."""
+        Lane("warm-up").submit(function)
 
     # The store
 
@@ -136,12 +142,12 @@ class Core:
     # Bundles
 
     async def bundles(self) -> list[tuple[Path, Manifest | LlaraError]]:
-        """All kept bundles, by name."""
+        """All kept bundles, by name, and those that were opened by their path."""
 
         def read() -> list[tuple[Path, Manifest | LlaraError]]:
             from llara_app.models.manifest import list_bundles
 
-            return list(list_bundles())
+            return list(list_bundles(self.opened))
 
         return await self.background.run(read)
 

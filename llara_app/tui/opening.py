@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llara_app import locations
 from llara_app.errors import LlaraError
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ def fitting_bundles(
         if not isinstance(manifest, LlaraError) and manifest.dataset.catalogue_hash == catalogue_hash
     ]
     return sorted(fitting, key=lambda pair: pair[1].created, reverse=True)
+
+
+def bundle_name(folder: Path) -> str:
+    """What a bundle is remembered by: its name among the kept ones, or else its path."""
+    return folder.name if folder.parent == locations.bundles() else str(folder)
 
 
 def choose_dataset(datasets: Sequence[DatasetInfo], remembered: str | None) -> str | None:

@@ -20,7 +20,8 @@ class TuiSettings:
     Attributes:
         theme: a Textual theme's name.
         keymap: other keys for bindings, by the binding's id: ``{"explore.add": "i"}``.
-        dataset, user, bundle, engine, mode: what was open.
+        dataset, user, bundle, engine, mode: what was open; a bundle that is not among the kept ones by its path.
+        opened: folders of bundles that are not among the kept ones.
     """
 
     theme: str = "llara-dark"
@@ -31,6 +32,7 @@ class TuiSettings:
     engine: str = "torch"
     mode: str | None = None
     num_candidates: int = 20
+    opened: list[str] = field(default_factory=list)
 
 
 def settings_path() -> Path:
@@ -67,6 +69,8 @@ def _set(settings: TuiSettings, name: str, document: dict[str, Any]) -> bool:
     value = document[name]
     if name == "keymap":
         good = isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
+    elif name == "opened":
+        good = isinstance(value, list) and all(isinstance(text, str) for text in value)
     elif name == "num_candidates":
         good = type(value) is int and 2 <= value <= 1000
     else:

@@ -73,6 +73,11 @@ def date(time: int | None) -> str:
         return ""
 
 
+def moment(iso: str) -> str:
+    """A time in ISO 8601 to the minute, as a person reads it."""
+    return iso[:16].replace("T", " ")
+
+
 def duration(seconds: float | None) -> str:
     """A time to wait, as a person says it."""
     if seconds is None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from llara_app.dataset_files import read_files
 from llara_app.engine import EngineProcess
-from llara_app.engine.data_requests import ImportDemo, ImportFiles, read_files
-from llara_app.errors import NotFoundError, UsageError
+from llara_app.engine.data_requests import ImportDemo, ImportFiles
+from llara_app.errors import DataError, NotFoundError, UsageError
 from llara_app.store import Store
 
 WAIT = 240
@@ -42,7 +43,7 @@ def test_a_table_is_imported_and_its_name_is_taken_then(engine: EngineProcess, t
     assert engine.submit(request).result(WAIT).num_users == 3
     with pytest.raises(UsageError):
         engine.submit(request).result(WAIT)
-    with pytest.raises(UsageError):
+    with pytest.raises(DataError):
         engine.submit(ImportFiles(tmp_path / "llara.db", "table", tmp_path / "none.csv", "x")).result(WAIT)
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
-from llara_app.catalogue import Item
+from llara_app.catalogue import Catalogue, Item
 from llara_app.errors import BundleError, LlaraError, PromptTooLongError
+from llara_app.explain import neighbours
 from llara_app.models.item_vocabulary import FixedItems
 from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import load_llm
@@ -21,6 +24,7 @@ from llara_app.ranking.gguf_file import GGUFFile, Key
 from llara_app.ranking.llama_cpp_context import LlamaCppContext
 from llara_app.ranking.llama_cpp_ranker import LlamaCppRanker
 from llara_app.ranking.torch_ranker import TorchRanker
+from llara_app.recommend import Recommender
 from tests.ranking.users import make_users
 from tests.tiny_llm import make_llm
 from train.export.convert import convert
@@ -98,6 +102,20 @@ def test_scores_equal_the_torch_engines(engines: Engines, mode: PromptMode) -> N
         np.testing.assert_allclose(found.log_likelihoods, expected.log_likelihoods, atol=1e-3, rtol=0)
         assert found.dropped_history == 0
     assert np.ptp(engines.llama_cpp.score(prompts[:1], mode)[0].log_likelihoods) > 0.1
+
+
+def test_neighbours_of_behaviour_tokens_equal_the_torch_engines(engines: Engines) -> None:
+    catalogue = Catalogue("films", "movie", tuple(ITEMS[:NUM_ITEMS]))
+    by_torch, by_llama_cpp = (
+        neighbours(cast(Recommender, SimpleNamespace(ranker=ranker, catalogue=catalogue)), catalogue[3])
+        for ranker in (engines.torch, engines.llama_cpp)
+    )
+    assert by_torch is not None and by_llama_cpp is not None
+    assert [item for item, _ in by_llama_cpp.items] == [item for item, _ in by_torch.items]
+    assert by_llama_cpp.words is not None and by_torch.words is not None
+    assert [word for word, _ in by_llama_cpp.words] == [word for word, _ in by_torch.words]
+    cosines = [[cosine for _, cosine in found.items] for found in (by_llama_cpp, by_torch)]
+    np.testing.assert_allclose(*cosines, atol=1e-5)
 
 
 def test_greedy_answers_equal_the_torch_engines(engines: Engines) -> None:

@@ -17,6 +17,7 @@ from llara_app.store import Store
 from llara_app.tui.app import LlaraTui
 from llara_app.tui.screens.dialogs import AskText, Choose, OptionLines, ReadText
 from llara_app.tui.settings import settings_path
+from llara_app.tui.widgets.bars import ModeBar
 from llara_app.tui.widgets.panes import HistoryList, RankedList, UserList
 from llara_app.tui.widgets.prompt_view import PromptView
 from tests.tui.fakes import FakeEngine, FakeRanker, make_app, make_bundle, predicted, until
@@ -85,7 +86,7 @@ async def test_modes_change_the_prompt(app: LlaraTui) -> None:
             await predicted(pilot)
             assert app.workspace.mode is not None and str(app.workspace.mode) == mode
             assert (view.token is None) == (mode in ("text", "index"))
-        await pilot.click("#mode-text")
+        await pilot.click(ModeBar, offset=(2, 0))
         await until(pilot, lambda: app.workspace.mode is PromptMode.TEXT and app.workspace.prediction is not None)
 
 
@@ -111,6 +112,45 @@ async def test_walking_along_behaviour_tokens_shows_what_lies_near(app: LlaraTui
         assert view.token is not None and view.token != first
         await until(pilot, lambda: view.token is not None and view.token.title in str(line.content))
         await until(pilot, lambda: "near words" in str(line.content))
+
+
+async def test_predictions_are_kept_once_each(app: LlaraTui, store: Store) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        assert app.workspace.prediction is not None
+        ranked = [each.item.item_id for each in app.workspace.prediction.recommendation.items]
+        await until(pilot, lambda: len(store.predictions("films", "user-000")) == 1)
+        (kept,) = store.predictions("films", "user-000")
+        assert (kept["bundle"], kept["mode"]) == ("films-nano", "hybrid")
+        assert [each["item"] for each in kept["items"]] == ranked
+        await pilot.press("m")
+        await until(pilot, lambda: len(store.predictions("films", "user-000")) == 2)
+        await pilot.press("u", "j")
+        await until(pilot, lambda: len(store.predictions("films", "user-001")) == 1)
+        await pilot.press("k")
+        await until(pilot, lambda: app.workspace.session is not None and app.workspace.session.user_id == "user-000")
+        await predicted(pilot)
+        await pilot.app.workers.wait_for_complete()
+        assert len(store.predictions("films", "user-000")) == 2, "the same again is not kept again"
+
+
+async def test_predictions_that_cannot_be_kept_are_shown_all_the_same(
+    app: LlaraTui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*arguments: object, **named: object) -> None:
+        raise StoreError("The database failed", "database is locked", "Another process is writing to it.")
+
+    monkeypatch.setattr(Store, "record_predictions", locked)
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        await until(pilot, lambda: len(app.errors) == 1)
+        assert app.errors[0].title == "Predictions are not kept"
+        await pilot.press("m")
+        await pilot.pause()
+        await predicted(pilot)
+        await pilot.app.workers.wait_for_complete()
+        assert app.screen.query_one(RankedList).count > 0
+        assert len(app.errors) == 1, "said once"
 
 
 async def test_edits_move_the_prediction_and_are_kept(app: LlaraTui, store: Store) -> None:

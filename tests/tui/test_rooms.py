@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from textual.widgets import Input, Select, Static
+from textual.widgets import Input, Static
 
 from llara_app import jobs, locations
 from llara_app.jobs import JobStatus
@@ -24,6 +24,8 @@ from llara_app.tui.screens.explore import Explore
 from llara_app.tui.screens.help import CaptureKey, Help, KeyLines
 from llara_app.tui.screens.train import RunLines, Train
 from llara_app.tui.settings import read_settings
+from llara_app.tui.widgets.bars import TopBar
+from llara_app.tui.widgets.choice import Choice
 from llara_app.tui.widgets.welcome import Welcome
 from tests.tui.fakes import make_app, make_bundle, predicted, until
 
@@ -31,18 +33,18 @@ from tests.tui.fakes import make_app, make_bundle, predicted, until
 async def test_first_run_offers_the_demo(llara_home: Path) -> None:
     app = make_app(llara_home / "llara.db")
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.screen.query_one(Welcome).display)
+        await until(pilot, lambda: bool(app.screen.query(Welcome)))
         await pilot.press("enter")
         await until(pilot, lambda: app.workspace.session is not None)
         assert app.workspace.dataset == "demo"
-        assert not app.screen.query_one(Welcome).display
+        assert not app.screen.query(Welcome)
         assert not app.errors
 
 
 async def test_first_run_leads_to_the_other_rooms(llara_home: Path) -> None:
     app = make_app(llara_home / "llara.db")
     async with app.run_test(size=(140, 45)) as pilot:
-        await until(pilot, lambda: app.screen.query_one(Welcome).display)
+        await until(pilot, lambda: bool(app.screen.query(Welcome)))
         await pilot.click("#welcome-data")
         await until(pilot, lambda: isinstance(app.screen, Data))
         await pilot.press("1")
@@ -56,8 +58,7 @@ async def test_rooms_by_key_and_by_mouse(app: LlaraTui) -> None:
         for key, room in (("2", CompareRoom), ("3", Train), ("4", Bundles), ("5", Data), ("1", Explore)):
             await pilot.press(key)
             await until(pilot, lambda room=room: isinstance(app.screen, room))
-        tabs = app.screen.query("RoomTab")
-        await pilot.click(tabs[1])
+        await pilot.click(TopBar, offset=(20, 0))
         await until(pilot, lambda: isinstance(app.screen, CompareRoom))
         assert not app.errors
 
@@ -124,7 +125,7 @@ async def test_training_is_started_watched_stopped_and_found_again(
         await predicted(pilot)
         await pilot.press("3")
         await until(pilot, lambda: isinstance(app.screen, Train))
-        await until(pilot, lambda: app.screen.query_one("#dataset", Select).value == "films")
+        await until(pilot, lambda: app.screen.query_one("#dataset", Choice).value == "films")
         app.screen.query_one("#max_steps", Input).value = "10"
         app.screen.query_one("#name", Input).value = "mine"
         await pilot.pause()
@@ -154,12 +155,30 @@ async def test_training_is_started_watched_stopped_and_found_again(
         runs.state.run.job.kill()
 
 
+async def test_choices_are_stepped_through_and_listed(app: LlaraTui) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        await pilot.press("3")
+        await until(pilot, lambda: isinstance(app.screen, Train))
+        encoder = app.screen.query_one("#encoder", Choice)
+        encoder.focus()
+        await pilot.press("right")
+        assert encoder.value == "gru4rec"
+        await pilot.press("left", "left")
+        assert encoder.value == "caser"
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press(*"gru", "enter")
+        await until(pilot, lambda: encoder.value == "gru4rec")
+        assert "--encoder gru4rec" in str(app.screen.query_one("#command", Static).content)
+
+
 async def test_a_wrong_number_is_said_where_it_is_typed(app: LlaraTui) -> None:
     async with app.run_test(size=(140, 45)) as pilot:
         await predicted(pilot)
         await pilot.press("3")
         await until(pilot, lambda: isinstance(app.screen, Train))
-        await until(pilot, lambda: app.screen.query_one("#dataset", Select).value == "films")
+        await until(pilot, lambda: app.screen.query_one("#dataset", Choice).value == "films")
         app.screen.query_one("#epochs", Input).value = "many"
         await pilot.pause()
         assert "must be a number" in str(app.screen.query_one("#command", Static).content)
@@ -245,7 +264,7 @@ async def test_data_shows_statistics_and_imports(app: LlaraTui, tmp_path: Path) 
         await pilot.press("i")
         await until(pilot, lambda: isinstance(app.screen, Choose))
         await pilot.press(*"CSV", "enter")
-        await until(pilot, lambda: bool(app.screen.query("AskText Input")))
+        await until(pilot, lambda: bool(app.screen.query("AskPath Input")))
         app.screen.query_one(Input).value = str(table)
         await pilot.press("enter")
         await until(pilot, lambda: bool(app.screen.query(Input)) and app.screen.query_one(Input).value == "shop")

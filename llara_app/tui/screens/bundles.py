@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from rich.text import Text
 from textual import on, work
@@ -17,15 +14,23 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import ProgressBar, Static
 
 from llara_app.errors import LlaraError
-from llara_app.jobs import Job, JobStatus, list_jobs, start_job
-from llara_app.metric_names import METRICS
+from llara_app.jobs import Job, JobStatus, start_job
+from llara_app.reports import Report, list_reports
+from llara_app.tui.browser import open_page
+from llara_app.tui.bundle_facts import (
+    BundleState,
+    delete_bundle,
+    describe_bundle,
+    describe_job,
+    headline,
+    look_at_bundles,
+)
+from llara_app.tui.opening import bundle_name
+from llara_app.tui.screens.ask_path import AskPath
 from llara_app.tui.screens.dialogs import Choose, Confirm, Option, ReadText
 from llara_app.tui.screens.room import Room
-from llara_app.tui.text import duration, fit, size
+from llara_app.tui.text import fit, size
 from llara_app.tui.widgets.lines import LineList
-
-if TYPE_CHECKING:
-    from llara_app.models.manifest import Manifest
 
 POLL_SECONDS = 1.0
 QUANTIZATIONS = {
@@ -37,21 +42,10 @@ QUANTIZATIONS = {
 }
 
 
-@dataclass(frozen=True)
-class BundleState:
-    """A bundle as the list shows it."""
-
-    folder: Path
-    manifest: Manifest | LlaraError
-    num_bytes: int
-    job: Job | None
-    status: JobStatus | None
-
-
 class BundleLines(LineList):
     """Bundles by name, with their HR@1 and what runs on them."""
 
-    empty_text = "No bundle yet. Train one (3)."
+    empty_text = "No bundle yet. Train one (3), or open a folder with o."
 
     def __init__(self) -> None:
         super().__init__(id="bundle-list")
@@ -77,10 +71,10 @@ class BundleLines(LineList):
             )
         running = state.status is JobStatus.RUNNING
         text = Text().append(" ▶ " if running else "   ", self.part("lines--good"))
-        text.append(fit(state.folder.name, width - 20))
-        best = headline(state.manifest)
-        text.append(f"{best:>8} ", self.part("lines--accent"))
-        return text.append(f"{size(state.num_bytes):>8}", self.part("lines--muted"))
+        shown_size = f"{size(state.num_bytes):>8} " if width >= 40 else ""
+        text.append(fit(state.folder.name, width - 10 - len(shown_size)))
+        text.append(f"{headline(state.manifest):>6} ", self.part("lines--accent"))
+        return text.append(shown_size, self.part("lines--muted"))
 
 
 class Bundles(Room):
@@ -90,10 +84,12 @@ class Bundles(Room):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "use", "Use", id="bundles.use", tooltip="Open its dataset with it in Explore"),
+        Binding("o", "open", "Open", id="bundles.open", tooltip="Open a bundle that lies elsewhere, by its folder"),
         Binding("v", "evaluate", "Evaluate", id="bundles.evaluate", tooltip="Rank the test rows, with intervals"),
         Binding("x", "export", "Export", id="bundles.export", tooltip="Merge, write GGUF, quantize"),
         Binding("s", "stop", "Stop", id="bundles.stop", tooltip="Stop what runs on this bundle"),
-        Binding("X", "delete", "Delete", id="bundles.delete", tooltip="Delete the bundle's folder"),
+        Binding("X", "delete", "Delete", id="bundles.delete", tooltip="Delete it; from elsewhere, only unlist it"),
+        Binding("r", "reports", "Reports", id="bundles.reports", tooltip="What experiments found, in the browser"),
         Binding("l", "view_log", "Log", show=False, id="bundles.log", tooltip="What the last job on it printed"),
         Binding("u", "unload", "Unload", show=False, id="bundles.unload", tooltip="Free the memory of loaded models"),
     ]
@@ -120,10 +116,10 @@ class Bundles(Room):
     @work(exclusive=True, group="look")
     async def look(self) -> None:
         """Read what there is, away from the interface."""
-        if self.tui.screen is not self:
+        if not self.is_current:
             return
         with self.tui.reported():
-            states = await self.tui.core.background.run(look_at_bundles)
+            states = await self.tui.core.background.run(look_at_bundles, self.tui.core.opened)
             self.query_one(BundleLines).show(states)
             self.show_bundle()
 
@@ -167,9 +163,49 @@ class Bundles(Room):
                     f"{state.folder.name} was trained on it",
                     "Import or download it in Data (5).",
                 )
-            self.tui.remember(bundle=state.folder.name, engine="torch", dataset=dataset)
+            self.tui.remember(bundle=bundle_name(state.folder), engine="torch", dataset=dataset)
             self.tui.workspace.dataset = None
             await self.tui.action_go("explore")
+
+    @work(exclusive=True, group="dialog")
+    async def action_open(self) -> None:
+        """Ask for a folder, and list its bundle with the kept ones from now on."""
+        folder = await self.app.push_screen_wait(
+            AskPath("Open which bundle?", check=read_manifest, about=lambda path: "bundle" if is_bundle(path) else "")
+        )
+        if folder is not None:
+            folder = folder.absolute()
+            self._set_opened([*(each for each in self.tui.core.opened if each != folder), folder])
+            await self.look().wait()
+            lines = self.query_one(BundleLines)
+            at = next((n for n, state in enumerate(lines.states) if state.folder == folder), lines.cursor)
+            lines.rows_changed(cursor=at)
+            self.show_bundle()
+
+    def _set_opened(self, folders: list[Path]) -> None:
+        self.tui.core.opened = folders
+        self.tui.remember(opened=[str(folder) for folder in folders])
+        self.look()
+
+    @work(exclusive=True, group="dialog")
+    async def action_reports(self) -> None:
+        """Show an experiment's report in the browser, or say where it lies."""
+        with self.tui.reported():
+            found = await self.tui.core.background.run(lambda: [report for _, report in list_reports()])
+            options = [
+                Option(report.title, f"{report.created[:10]}  {report.question}", report)
+                for report in sorted(
+                    (each for each in found if isinstance(each, Report)), key=lambda each: each.created, reverse=True
+                )
+            ]
+            for broken in found:
+                if isinstance(broken, LlaraError):
+                    self.tui.report(broken)
+            if not options:
+                raise LlaraError("There is no report yet", "", "llara-app experiment writes them.")
+            chosen = await self.app.push_screen_wait(Choose("Look at a report", options))
+            if chosen is not None and not await self.tui.core.background.run(open_page, chosen.value.page):
+                await self.app.push_screen_wait(ReadText("Open this page in a browser", str(chosen.value.page)))
 
     @work(exclusive=True, group="dialog")
     async def action_evaluate(self) -> None:
@@ -216,6 +252,10 @@ class Bundles(Room):
     async def action_delete(self) -> None:
         with self.tui.reported():
             state = self._state()
+            if not state.is_kept:
+                self._set_opened([folder for folder in self.tui.core.opened if folder != state.folder])
+                self.notify(f"{state.folder} is off the list; nothing was deleted.", markup=False)
+                return
             if state.status is JobStatus.RUNNING:
                 raise LlaraError("Something still runs on this bundle", state.folder.name, "Stop it first with s.")
             details = f"{state.folder}, {size(state.num_bytes)}. This cannot be undone."
@@ -242,96 +282,18 @@ class Bundles(Room):
         self.notify("Loaded models are gone; they come back when they are asked.")
 
 
-def look_at_bundles() -> list[BundleState]:
-    """All bundles, with the newest job of each."""
-    from llara_app.models.manifest import list_bundles
+def read_manifest(folder: Path) -> object:
+    """See that a folder holds a bundle.
 
-    jobs: dict[str, Job] = {}
-    for kind in ("evaluate", "export"):
-        for job in list_jobs(kind):
-            subject = job.record.subject
-            if subject not in jobs or job.record.started > jobs[subject].record.started:
-                jobs[subject] = job
-    states = []
-    for folder, manifest in list_bundles():
-        job_on_it = jobs.get(str(folder))
-        num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        status = job_on_it.status() if job_on_it is not None else None
-        states.append(BundleState(folder, manifest, num_bytes, job_on_it, status))
-    return states
+    Raises:
+        BundleError: it does not.
+    """
+    from llara_app.models.manifest import Manifest
+
+    return Manifest.read(folder)
 
 
-def delete_bundle(folder: Path) -> None:
-    """Delete a bundle's folder: it vanishes from the list at once, also if emptying it takes a while."""
-    doomed = folder.with_name(f".{folder.name}-deleted-{time.time_ns()}")
-    try:
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
-    except OSError as error:
-        raise LlaraError("The bundle cannot be deleted", str(error), "Check the folder's permissions.") from error
+def is_bundle(folder: Path) -> bool:
+    from llara_app.models.manifest import MANIFEST_FILE
 
-
-def headline(manifest: Manifest) -> str:
-    """HR@1 of the newest evaluation by likelihood, or nothing."""
-    for measured in reversed(manifest.metrics.values()):
-        if isinstance(measured, dict) and isinstance(measured.get("hit_ratio_at_1"), dict):
-            return f"{measured['hit_ratio_at_1']['mean']:.3f}"
-    return "–"
-
-
-def describe_bundle(state: BundleState) -> Text:
-    """What a bundle says of itself, and how good it was found to be."""
-    manifest = state.manifest
-    if isinstance(manifest, LlaraError):
-        return Text("\n".join(part for part in (manifest.title, manifest.message, manifest.hint) if part))
-    data, llm = manifest.dataset, manifest.llm
-    facts = {
-        "Dataset": f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, {data.protocol} split",
-        "LLM": f"{Path(llm.name).name} ({llm.architecture}, {llm.hidden_size} wide)",
-        "Encoder": manifest.encoder,
-        "Curriculum": f"{manifest.curriculum}, {manifest.modes[0]} to {manifest.modes[1]}",
-        "Training": f"{manifest.training.get('total_steps', '?')} steps, seed {manifest.seed}",
-        "Made": manifest.created,
-        "Size": size(state.num_bytes),
-    }
-    for path in sorted(state.folder.glob("gguf/*.gguf")):
-        facts[f"GGUF {path.stem.rsplit('-', 1)[-1]}"] = size(path.stat().st_size)
-    text = Text()
-    for name, value in facts.items():
-        text.append(f"{name:<12}", "dim").append(f"{value}\n")
-    if not manifest.metrics:
-        text.append("\nNot evaluated yet. Press v.\n", "dim")
-    for measured_with, measured in manifest.metrics.items():
-        if isinstance(measured, dict):
-            text.append(f"\n{measured_with}\n", "bold")
-            text.append(describe_metrics(measured))
-    return text
-
-
-def describe_metrics(measured: dict[str, Any]) -> str:
-    """An evaluation's figures with their intervals, the encoder's beside them."""
-    encoder = measured.get("encoder", {})
-    lines = [f"{measured.get('n', '?')} users, {measured.get('num_candidates', '?')} candidates"]
-    for key, name in METRICS.items():
-        if isinstance(found := measured.get(key), dict):
-            low, high = found.get("ci95", (0.0, 0.0))
-            line = f"  {name:<10} {found['mean']:.3f}  [{low:.3f}, {high:.3f}]"
-            if isinstance(alone := encoder.get(key), dict):
-                line += f"   encoder alone {alone['mean']:.3f}"
-            lines.append(line)
-    if isinstance(times := measured.get("ms_per_user"), dict) and "p50" in times:
-        lines.append(f"  {'ms a user':<10} {times['p50']:.1f}")
-    return "\n".join(lines) + "\n"
-
-
-def describe_job(state: BundleState) -> str:
-    """What runs, or last ran, on a bundle."""
-    if state.job is None:
-        return ""
-    record = state.job.record
-    if state.status is JobStatus.RUNNING:
-        last = (state.job.tail(1) or ["starting …"])[0]
-        return f"{record.kind} running for {duration(time.time() - record.started)}\n{last}"
-    if state.status is JobStatus.FAILED:
-        return f"{record.kind} failed: {' '.join(state.job.tail(3))}\nPress l for its log."
-    return f"{record.kind} {state.status}"
+    return (folder / MANIFEST_FILE).is_file()

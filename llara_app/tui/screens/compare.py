@@ -39,6 +39,7 @@ class ComparisonLines(LineList):
         self._comparison: Comparison | None = None
         self._order: list[int] = []
         self._truth: Item | None = None
+        self._largest = 1.0
         self.sort_column = -1
 
     @property
@@ -48,6 +49,8 @@ class ComparisonLines(LineList):
     def show(self, comparison: Comparison | None, truth: Item | None) -> None:
         self._comparison = comparison
         self._truth = truth
+        if comparison is not None:
+            self._largest = max(max(column.probabilities) for column in comparison.columns) or 1.0
         self.sort()
 
     def sort(self) -> None:
@@ -91,7 +94,8 @@ class ComparisonLines(LineList):
         style = self.part("lines--bad") if apart >= FAR else self.part("lines--warn") if apart >= 2 else ""
         text = Text().append(f"{rank:>3} ", style)
         if width >= 16:
-            text.append(bar(probability, width - 12) + " ", self.part("lines--accent"))
+            # All columns have one scale, on which the surest system's favourite fills its cell.
+            text.append(bar(probability / self._largest, width - 12) + " ", self.part("lines--accent"))
         text.append(percent(probability), self.part("lines--muted"))
         return text.append(" " * max(0, width - text.cell_len))
 

@@ -16,10 +16,12 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import ProgressBar, Static
 
-from llara_app.errors import LlaraError
+from llara_app.dataset_files import KINDS
+from llara_app.errors import LlaraError, UsageError
+from llara_app.tui.screens.ask_path import AskPath
 from llara_app.tui.screens.dialogs import AskText, Choose, Confirm, Option
 from llara_app.tui.screens.room import Room
-from llara_app.tui.text import bar, fit
+from llara_app.tui.text import bar, fit, moment
 from llara_app.tui.widgets.lines import LineList
 
 if TYPE_CHECKING:
@@ -52,8 +54,9 @@ class DatasetLines(LineList):
 
     def render_row(self, index: int, width: int) -> Text:
         info = self.datasets[index]
-        text = Text(" " + fit(info.name, width - 22))
-        return text.append(f"{info.num_interactions:>12,} {info.domain:>7} ", self.part("lines--muted"))
+        facts = f"{info.num_interactions:>12,} {info.domain:>7} " if width >= 40 else f"{info.num_interactions:>12,} "
+        text = Text(" " + fit(info.name, width - len(facts) - 1))
+        return text.append(facts, self.part("lines--muted"))
 
 
 class Data(Room):
@@ -149,21 +152,20 @@ class Data(Room):
     @work(exclusive=True, group="dialog")
     async def action_import_files(self) -> None:
         """Ask for kind, path and name."""
-        from llara_app.engine.data_requests import KINDS, ImportFiles
+        from llara_app.engine.data_requests import ImportFiles
 
         with self.tui.reported():
-            kinds = [Option(kind, about, kind) for kind, about in KINDS.items()]
+            kinds = [Option(name, kind.about, name) for name, kind in KINDS.items()]
             kind = await self.app.push_screen_wait(Choose("What kind of files?", kinds))
             if kind is None:
                 return
-            path = await self.app.push_screen_wait(
-                AskText("Where are they?", placeholder="a folder, a file or a .zip", details=kind.details)
-            )
+            question = f"Where are they? A folder, a file or a .zip of {kind.details}"
+            path = await self.app.push_screen_wait(AskPath(question, check=must_exist, files=True))
             if path is None:
                 return
-            name = await self.app.push_screen_wait(AskText("What is the dataset called?", value=Path(path).stem))
+            name = await self.app.push_screen_wait(AskText("What is the dataset called?", value=path.stem))
             if name is not None:
-                self.run_import(ImportFiles(self.tui.core.db, kind.value, Path(path).expanduser(), name))
+                self.run_import(ImportFiles(self.tui.core.db, kind.value, path, name))
 
     @work(exclusive=True, group="import")
     async def run_import(self, request: Request[DatasetInfo]) -> None:
@@ -217,6 +219,16 @@ class Data(Room):
                 self.look()
 
 
+def must_exist(path: Path) -> None:
+    """See that there is something to import.
+
+    Raises:
+        UsageError: there is not.
+    """
+    if not path.exists():
+        raise UsageError("There is nothing at this path", str(path), "Give a folder, a file or a zip archive.")
+
+
 def downloadable() -> list[Option[str]]:
     """What can be downloaded."""
     from llara_app.datasets.sources import SOURCES
@@ -249,11 +261,11 @@ def describe_stats(document: dict[str, Any], lengths: dict[int, int], width: int
     text = Text()
     for key in ("domain", "num_users", "num_items", "num_interactions", "own_users", "imported_at"):
         value = document[key]
-        shown = f"{value:,}" if isinstance(value, int) else str(value)
+        shown = f"{value:,}" if isinstance(value, int) else moment(value) if key == "imported_at" else str(value)
         text.append(f"{key.removeprefix('num_').replace('_', ' '):<14}", "dim").append(f"{shown}\n")
     quantiles = document["history_length"]
     text.append(f"{'history':<14}", "dim")
-    text.append(f"median {quantiles['median']:g}, mean {quantiles['mean']:.1f}, up to {quantiles['max']:g}\n\n")
+    text.append(f"median {quantiles['median']:g}, up to {quantiles['max']:g}\n\n")
     text.append("History length, users\n", "bold")
     ranges = buckets(lengths)
     most = max((users for _, _, users in ranges), default=1)
@@ -263,9 +275,10 @@ def describe_stats(document: dict[str, Any], lengths: dict[int, int], width: int
         text.append(bar(users / most, max(8, min(50, width - 24))), "bold").append(f" {users:,}\n")
     text.append("\nSplits\n", "bold")
     for protocol, splits in document["splits"].items():
+        text.append(f"  {protocol}\n", "dim")
         for name, counts in splits.items():
-            text.append(f"  {protocol:<14} {name:<6} ", "dim")
-            text.append(f"{counts['users']:>9,} users {counts['rows']:>11,} rows\n")
+            text.append(f"    {name:<5} ", "dim")
+            text.append(f"{counts['users']:>9,} users {counts['rows']:>10,} rows\n")
     for note in document["notes"]:
         text.append(f"\n{note}\n", "italic dim")
     return text

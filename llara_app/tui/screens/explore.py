@@ -19,15 +19,14 @@ from llara_app.errors import LlaraError
 from llara_app.tui import opening
 from llara_app.tui.screens.explore_edits import ExploreEdits
 from llara_app.tui.text import shown_milliseconds
+from llara_app.tui.widgets.bars import MODES, ModeBar
 from llara_app.tui.widgets.lines import LineList
-from llara_app.tui.widgets.modes import MODES, ModeBar
 from llara_app.tui.widgets.panes import PAGE, HistoryList, RankedList, UserList
-from llara_app.tui.widgets.prompt_view import PromptView
-from llara_app.tui.widgets.welcome import Welcome
+from llara_app.tui.widgets.prompt_view import PromptView, describe_neighbours
 
 if TYPE_CHECKING:
-    from llara_app.catalogue import Item
     from llara_app.explain import Neighbours
+    from llara_app.recommendation import Recommendation
     from llara_app.store import UserMatch
 
 OPEN_DELAY = 0.08
@@ -76,10 +75,10 @@ class Explore(ExploreEdits):
         super().__init__()
         self._split: tuple[str, str] | None = None
         self._why = False
+        self._keeps = True
         self._neighbours: dict[tuple[object, int], Neighbours | None] = {}
 
     def compose_room(self) -> ComposeResult:
-        yield Welcome(id="welcome")
         with Horizontal(id="explore"):
             with Vertical(id="users-pane", classes="pane"):
                 yield Input(placeholder="/ id or title", id="search", compact=True)
@@ -98,7 +97,6 @@ class Explore(ExploreEdits):
     def on_mount(self) -> None:
         for pane, name in (("users", "Users"), ("history", "History"), ("prompt", "Prompt"), ("ranked", "Next")):
             self.query_one(f"#{PANES[pane]}").border_title = name
-        self.query_one("#welcome").display = False
         self.load()
 
     def entered(self) -> None:
@@ -115,14 +113,14 @@ class Explore(ExploreEdits):
         with self.tui.reported():
             datasets = await self.tui.core.read(lambda store: store.datasets())
             name = opening.choose_dataset(datasets, self.tui.settings.dataset)
-            self._welcome(name is None)
+            await self._welcome(name is None)
             if name is not None:
                 await self._open_dataset(name, self.tui.settings.user)
 
     @work(exclusive=True, group="open dataset")
     async def open_dataset(self, name: str) -> None:
         with self.tui.reported():
-            self._welcome(False)
+            await self._welcome(False)
             await self._open_dataset(name, None)
 
     async def _open_dataset(self, name: str, user: str | None) -> None:
@@ -198,7 +196,7 @@ class Explore(ExploreEdits):
             if not fitting:
                 self._no_model()
                 return
-            remembered = [pair for pair in fitting if pair[0].name == self.tui.settings.bundle]
+            remembered = [pair for pair in fitting if opening.bundle_name(pair[0]) == self.tui.settings.bundle]
             folder, manifest = (remembered or fitting)[0]
             engine = self.tui.settings.engine if remembered else "torch"
             workspace.model, workspace.manifest = ModelKey(folder, engine), manifest
@@ -233,8 +231,22 @@ class Explore(ExploreEdits):
             self.show_prompt()
             return
         self.show_prediction()
+        self.keep(workspace.prediction.recommendation, session.dataset, session.user_id, model.folder.name)
         if self._why:
             self.explain()
+
+    @work(group="keep")
+    async def keep(self, recommendation: Recommendation, dataset: str, user: str, bundle: str) -> None:
+        """Keep what was predicted, while the person goes on; that it cannot be kept is said once."""
+        if not self._keeps:
+            return
+        try:
+            await self.tui.core.background.run(
+                lambda: recommendation.keep(self.tui.core.store(), dataset, user, bundle)
+            )
+        except LlaraError as error:
+            self._keeps = False
+            self.tui.report(LlaraError("Predictions are not kept", error.message, error.hint))
 
     def _tell_progress(self, text: str, fraction: float | None = None) -> None:
         self.post_message(self.ModelProgress(text))
@@ -378,17 +390,3 @@ class Explore(ExploreEdits):
             return
         document = workspace.prediction.recommendation.as_document(workspace.session.user_id)
         self.tui.copy(json.dumps(document, ensure_ascii=False, indent=2), "The prediction")
-
-
-def describe_neighbours(item: Item, near: Neighbours | None) -> str:
-    """What a behaviour token lies next to, in three lines."""
-    from llara_app.prompts import prompt_title
-
-    head = f"⟨◆{item.index}⟩ {prompt_title(item.title)}"
-    if near is None:
-        return f"{head}\nThis engine does not show what lies near it."
-    items = " · ".join(f"{prompt_title(other.title, 28)} {cosine:.2f}" for other, cosine in near.items)
-    words = "not known to this engine"
-    if near.words is not None:
-        words = " · ".join(f"{word} {cosine:.2f}" for word, cosine in near.words)
-    return f"{head}\nnear items  {items}\nnear words  {words}"

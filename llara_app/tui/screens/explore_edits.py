@@ -14,7 +14,7 @@ from llara_app.tui import opening
 from llara_app.tui.screens.dialogs import AskText, Choose, Confirm, Option
 from llara_app.tui.screens.room import Room
 from llara_app.tui.text import shown_milliseconds, size
-from llara_app.tui.widgets.modes import ModeBar
+from llara_app.tui.widgets.bars import ModeBar
 from llara_app.tui.widgets.panes import HistoryList, RankedList, UserList
 from llara_app.tui.widgets.prompt_view import PromptView
 
@@ -96,11 +96,17 @@ class ExploreEdits(Room):
         self.query_one("#model", Static).update("")
         self.show_status()
 
-    def _welcome(self, welcome: bool) -> None:
-        self.query_one("#welcome").display = welcome
-        self.query_one("#explore").display = not welcome
-        if welcome:
+    async def _welcome(self, welcome: bool) -> None:
+        """Offer ways to begin, in place of the panes, or have the panes back."""
+        from llara_app.tui.widgets.welcome import Welcome
+
+        shown = self.query(Welcome)
+        if welcome and not shown:
+            await self.mount(Welcome(id="welcome"), before="#explore")
             self.query_one("#welcome-demo").focus()
+        elif not welcome:
+            await shown.remove()
+        self.query_one("#explore").display = not welcome
 
     # Editing
 
@@ -246,7 +252,8 @@ class ExploreEdits(Room):
         with self.tui.reported():
             datasets = await self.tui.core.read(lambda store: store.datasets())
             if not any(info.name == DEMO for info in datasets):
-                self.query_one("#welcome-progress", Static).update("Importing the demo …")
+                for line in self.query("#welcome-progress").results(Static):
+                    line.update("Importing the demo …")
                 self.notify("Importing the demo …", timeout=2)
                 await self.tui.core.run_import(ImportDemo(self.tui.core.db))
             else:
@@ -290,6 +297,7 @@ class ExploreEdits(Room):
             if chosen is not None:
                 workspace.model, workspace.manifest = chosen.value
                 workspace.mode = None
-                self.tui.remember(bundle=chosen.value[0].folder.name, engine=chosen.value[0].engine)
+                key = chosen.value[0]
+                self.tui.remember(bundle=opening.bundle_name(key.folder), engine=key.engine)
                 self.show_status()
                 self.predict()

@@ -5,42 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from textual.app import ComposeResult
-from textual.containers import Horizontal
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+
+from llara_app.tui.widgets.bars import NARROW, WIDE, KeyBar, TopBar
 
 if TYPE_CHECKING:
     from llara_app.tui.app import LlaraTui
-
-ROOMS = {"explore": "Explore", "compare": "Compare", "train": "Train", "bundles": "Bundles", "data": "Data"}
-
-
-class RoomTab(Static):
-    """The name of a room; a click goes there."""
-
-    def __init__(self, number: int, room: str, current: bool) -> None:
-        super().__init__(f"{number} {ROOMS[room]}", classes="-current" if current else "", markup=False)
-        self._room = room
-
-    async def on_click(self) -> None:
-        await self.app.run_action(f"go('{self._room}')")
-
-
-class TopBar(Horizontal):
-    """The rooms, and what is open."""
-
-    def __init__(self, room: str) -> None:
-        super().__init__()
-        self._room = room
-
-    def compose(self) -> ComposeResult:
-        yield Static("LLaRA", id="brand", markup=False)
-        for number, room in enumerate(ROOMS, start=1):
-            yield RoomTab(number, room, room == self._room)
-        yield Static("", id="status", markup=False)
-
-    def show(self, status: str) -> None:
-        self.query_one("#status", Static).update(status)
 
 
 class Room(Screen[None]):
@@ -48,8 +18,8 @@ class Room(Screen[None]):
 
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - as Textual declares it
         (0, "-tiny"),
-        (60, "-narrow"),
-        (110, "-wide"),
+        (NARROW, "-narrow"),
+        (WIDE, "-wide"),
     ]
     VERTICAL_BREAKPOINTS = [  # noqa: RUF012
         (0, "-low"),
@@ -61,9 +31,17 @@ class Room(Screen[None]):
     room = ""
 
     def compose(self) -> ComposeResult:
+        self._fit_terminal()
         yield TopBar(self.room)
         yield from self.compose_room()
-        yield Footer(compact=True)
+        yield KeyBar()
+
+    def _fit_terminal(self) -> None:
+        """Take the classes for the terminal's size before there are widgets, which would all be styled once more."""
+        for extent, breakpoints in zip(
+            self.app.size, (self.HORIZONTAL_BREAKPOINTS, self.VERTICAL_BREAKPOINTS), strict=True
+        ):
+            self.add_class([name for least, name in breakpoints if extent >= least][-1])
 
     def compose_room(self) -> ComposeResult:
         """What stands between the bars."""

@@ -100,10 +100,10 @@ class Train(Room):
                 yield RunLines()
                 yield Static("", id="run-facts", markup=False)
                 yield ProgressBar(id="run-progress", show_eta=False)
-                yield Static("loss", classes="chart-title", markup=False)
-                yield LineChart(id="loss-chart")
-                yield Static("p(τ), the share of hybrid prompts", classes="chart-title", markup=False)
-                yield LineChart(id="tau-chart", low=0.0, high=1.0, decimals=1)
+                yield Static("loss", classes="chart-title curve", markup=False)
+                yield LineChart(id="loss-chart", classes="curve")
+                yield Static("p(τ), the share of hybrid prompts", classes="chart-title curve", markup=False)
+                yield LineChart(id="tau-chart", classes="curve", low=0.0, high=1.0, decimals=1)
                 yield Static("", id="run-tail", markup=False)
 
     def on_mount(self) -> None:
@@ -127,7 +127,7 @@ class Train(Room):
     @work(exclusive=True, group="look")
     async def look(self) -> None:
         """Read how all runs stand, away from the interface."""
-        if self.tui.screen is not self:
+        if not self.is_current:
             return
         known = {state.run.output: state.run for state in self.query_one(RunLines).states}
         with self.tui.reported():
@@ -144,6 +144,8 @@ class Train(Room):
         self.query_one("#tau-chart", LineChart).show([step.probability for step in steps])
         bar = self.query_one("#run-progress", ProgressBar)
         bar.update(total=steps[-1].total_steps if steps else None, progress=steps[-1].step + 1 if steps else 0)
+        # Axes without a curve say nothing.
+        self.query_one("#run-pane").set_class(not steps, "-no-curve")
         bar.display = bool(steps) or (state is not None and state.status is JobStatus.RUNNING)
         self.query_one("#run-facts", Static).update(describe_run(state) if state is not None else "")
         self.query_one("#run-tail", Static).update("\n".join(state.tail[-4:]) if state is not None else "")

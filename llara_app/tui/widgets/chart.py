@@ -48,9 +48,15 @@ class LineChart(Widget):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"chart--line", "chart--scale"}
 
     def __init__(
-        self, *, decimals: int = 2, low: float | None = None, high: float | None = None, id: str | None = None
+        self,
+        *,
+        decimals: int = 2,
+        low: float | None = None,
+        high: float | None = None,
+        id: str | None = None,
+        classes: str | None = None,
     ) -> None:
-        super().__init__(id=id)
+        super().__init__(id=id, classes=classes)
         self._decimals = decimals
         self._low = low
         self._high = high

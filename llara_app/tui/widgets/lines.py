@@ -107,6 +107,8 @@ class LineList(ScrollView, can_focus=True):
         index = self.scroll_offset.y + y
         width = self._width
         base = self.rich_style
+        if self.count == 0 and not self.empty_text:
+            return Strip.blank(width, base)
         if self.count == 0:
             line = self._empty_line(y, width)
         elif index >= self.count:

@@ -27,8 +27,6 @@ TRUE_MARK = "★"
 class UserList(LineList):
     """All users that a search found; pages of them are asked for when they come into view."""
 
-    empty_text = "No user has this id or such a title."
-
     @dataclass
     class PageWanted(Message):
         """Rows came into view that are not known yet."""
@@ -54,6 +52,7 @@ class UserList(LineList):
 
     def show(self, found: UserSearch, first_page: list[UserMatch]) -> None:
         self._found = found
+        self.empty_text = "No user has this id or such a title."
         self._pages.clear()
         self._asked = {0}
         self._keep(0, first_page)
@@ -107,7 +106,6 @@ class UserList(LineList):
 class HistoryList(LineList):
     """A history, oldest first, and what really came next; with the influence of each item once it is explained."""
 
-    empty_text = "This history is empty. Press a to add an item."
     rows_beyond_cursor = 1
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -129,6 +127,7 @@ class HistoryList(LineList):
     def show(self, session: HistorySession, cursor: int | None = None) -> None:
         from llara_app.session import Step
 
+        self.empty_text = "This history is empty. Press a to add an item."
         self._steps = session.steps
         self._truth = Step(session.truth, session.truth_time) if session.truth is not None else None
         self._influence = {}

@@ -18,6 +18,7 @@ from textual.strip import Strip
 from llara_app.catalogue import Item
 
 if TYPE_CHECKING:
+    from llara_app.explain import Neighbours
     from llara_app.prompts import Piece
 
 USER_CHIP = "⟨◆user⟩"
@@ -164,3 +165,17 @@ class PromptView(ScrollView, can_focus=True):
 
     def _part(self, name: str) -> Style:
         return self.get_component_rich_style(name, partial=True)
+
+
+def describe_neighbours(item: Item, near: Neighbours | None) -> str:
+    """What a behaviour token lies next to, in three lines."""
+    from llara_app.prompts import prompt_title
+
+    head = f"⟨◆{item.index}⟩ {prompt_title(item.title)}"
+    if near is None:
+        return f"{head}\nThis engine does not show what lies near it."
+    items = " · ".join(f"{prompt_title(other.title, 28)} {cosine:.2f}" for other, cosine in near.items)
+    words = "not known to this engine"
+    if near.words is not None:
+        words = " · ".join(f"{word} {cosine:.2f}" for word, cosine in near.words)
+    return f"{head}\nnear items  {items}\nnear words  {words}"

@@ -9,19 +9,23 @@ from typing import TypeVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Grid, VerticalScroll
 from textual.message import Message
-from textual.widgets import Button, Input, Label, Select, Static
+from textual.widgets import Button, Input, Label, Static
 
 from llara_app import locations
 from llara_app.errors import UsageError
 from llara_app.training_runs import TrainSettings, free_output
+from llara_app.tui.widgets.choice import Choice
 
 Number = TypeVar("Number", int, float)
 
-ENCODERS = ("sasrec", "gru4rec", "caser")
-CURRICULA = ("linear", "direct", "text", "two-stage", "multi-task", "root", "cosine", "step")
 MODES = ("hybrid", "behaviour", "text", "index")
+CHOICES = (
+    ("encoder", "Encoder", ("sasrec", "gru4rec", "caser", "morec")),
+    ("curriculum", "Curriculum", ("linear", "direct", "text", "two-stage", "multi-task", "root", "cosine", "step")),
+    ("mode", "Hard mode", MODES),
+)
 NUMBERS = {
     "epochs": ("Epochs", float),
     "max_steps": ("Steps at most", int),
@@ -47,38 +51,29 @@ class TrainingForm(VerticalScroll):
         self._db = db
 
     def compose(self) -> ComposeResult:
-        yield from self._row("Dataset", Select[str]([], id="dataset", prompt="which?", compact=True))
-        yield from self._row("LLM", Input("nano", id="llm", placeholder="nano, hub id or folder", compact=True))
-        for name, label, values in (
-            ("encoder", "Encoder", ENCODERS),
-            ("curriculum", "Curriculum", CURRICULA),
-            ("mode", "Hard mode", MODES),
-        ):
-            select = Select[str](
-                [(value, value) for value in values], id=name, value=values[0], allow_blank=False, compact=True
-            )
-            yield from self._row(label, select)
-        for name, (label, _) in NUMBERS.items():
-            yield from self._row(label, Input(id=name, placeholder="default", compact=True))
-        yield from self._row("Name", Input(id="name", placeholder="made from the above", compact=True))
+        with Grid(id="fields"):
+            yield from self._row("Dataset", Choice("Which dataset?", id="dataset"))
+            yield from self._row("LLM", Input("nano", id="llm", placeholder="nano, hub id or folder", compact=True))
+            for name, label, values in CHOICES:
+                yield from self._row(label, Choice(f"{label}?", values, values[0], id=name))
+            for name, (label, _) in NUMBERS.items():
+                yield from self._row(label, Input(id=name, placeholder="default", compact=True))
+            yield from self._row("Name", Input(id="name", placeholder="made from the above", compact=True))
         yield Label("Runs this command:", id="command-label")
         yield Static("", id="command", markup=False)
         yield Button("Start training (S)", id="start", variant="primary", compact=True)
 
     @staticmethod
-    def _row(label: str, field: Input | Select[str]) -> ComposeResult:
-        with Horizontal(classes="field"):
-            yield Label(label)
-            yield field
+    def _row(label: str, field: Input | Choice) -> ComposeResult:
+        yield Label(label, classes="field-label")
+        yield field
 
     def offer(self, datasets: Sequence[str], current: str | None) -> None:
         """The datasets there are; a choice that was made stays."""
-        select = self.query_one("#dataset", Select)
-        before = select.value
-        select.set_options([(name, name) for name in datasets])
-        wanted = before if before in datasets else current
-        if wanted in datasets:
-            select.value = wanted
+        choice = self.query_one("#dataset", Choice)
+        choice.offer(datasets)
+        if choice.value is None and current in datasets:
+            choice.value = current
         self._show_command()
 
     def settings(self) -> TrainSettings:
@@ -87,8 +82,8 @@ class TrainingForm(VerticalScroll):
         Raises:
             UsageError: no dataset is chosen, or a number is none.
         """
-        dataset = self.query_one("#dataset", Select).value
-        if not isinstance(dataset, str):
+        dataset = self.query_one("#dataset", Choice).value
+        if dataset is None:
             raise UsageError("Choose a dataset", "a training run needs one", "Import one in Data (5).")
         llm = self._text("llm") or "nano"
         curriculum, mode = self._chosen("curriculum"), self._chosen("mode")
@@ -109,7 +104,7 @@ class TrainingForm(VerticalScroll):
         )
 
     @on(Input.Changed)
-    @on(Select.Changed)
+    @on(Choice.Changed)
     def _show_command(self) -> None:
         try:
             shown, wrong = self.settings().command, False
@@ -127,7 +122,7 @@ class TrainingForm(VerticalScroll):
         return self.query_one(f"#{name}", Input).value.strip()
 
     def _chosen(self, name: str) -> str:
-        return str(self.query_one(f"#{name}", Select).value)
+        return str(self.query_one(f"#{name}", Choice).value)
 
     def _number(self, name: str, kind: Callable[[str], Number]) -> Number | None:
         text = self._text(name)

@@ -22,5 +22,5 @@ class Welcome(VerticalScroll):
             yield Button("Open the demo  (o)", id="welcome-demo", variant="primary")
             yield Button("Import or download data  (5)", id="welcome-data")
             yield Button("Train a bundle  (3)", id="welcome-train")
-            yield Button("See the bundles  (4)", id="welcome-bundles")
+            yield Button("See the bundles, or open one  (4)", id="welcome-bundles")
             yield Static("", id="welcome-progress", markup=False)
