@@ -223,10 +223,11 @@ def default_folder(name: str, asked: object) -> Path:
 
 def finish(folder: Path, report: Report) -> None:
     """Write a report, and show it."""
-    from train.experiments.report import REPORT_FILE, write_report
+    from llara_app.reports import PAGE_FILE
+    from train.experiments.report import write_report
 
     write_report(folder, report)
-    note(f"Report: {folder / REPORT_FILE}")
+    note(f"Report: {folder / PAGE_FILE}")
     if settings().as_json:
         print_json({"folder": str(folder), **report.document})
         return

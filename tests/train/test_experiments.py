@@ -21,6 +21,7 @@ from llara_app import locations
 from llara_app.cli.main import run as llara
 from llara_app.encoders import load_encoder
 from llara_app.models.manifest import Manifest
+from llara_app.reports import Report
 from llara_app.step_report import StepReport
 from llara_app.store import Store
 from tests.ranking.fake_chat_server import FakeChatServer
@@ -154,6 +155,7 @@ def rq1(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_rq1_measures_every_system_on_the_same_candidates(rq1: Path) -> None:
     results = json.loads((rq1 / "results.json").read_text())
+    assert Report.read(rq1).question == results["question"], "the terminal app and the demo list it"
     systems = {system["system"]: system for system in results["systems"]}
     ranked = {
         "SASRec encoder",

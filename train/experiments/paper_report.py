@@ -69,7 +69,6 @@ def paper_report(design: Design, measured: Sequence[Measured]) -> Report:
         pictures=pictures,
         document={
             "experiment": design.name,
-            "question": design.question,
             "expected": design.expected,
             "settings": dict(design.settings),
             "versions": package_versions(),

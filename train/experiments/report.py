@@ -6,15 +6,15 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
 from llara_app.errors import DataError, UsageError
 from llara_app.files import write_whole
+from llara_app.reports import PAGE_FILE, RESULTS_FILE
 
 SETTINGS_FILE = "experiment.json"
-RESULTS_FILE = "results.json"
-REPORT_FILE = "report.html"
 PLOTS_FOLDER = "plots"
 
 STYLE = """
@@ -51,7 +51,7 @@ class Report:
         question: that it asks, in plain words.
         background: a paragraph each: the data, how it was measured, what the paper expects.
         readings: what was shown, and what was not, a sentence each.
-        document: everything, as ``results.json`` keeps it.
+        document: everything, as ``results.json`` keeps it beside title and question.
     """
 
     title: str
@@ -93,8 +93,19 @@ def write_report(folder: Path, report: Report) -> None:
     """Write results, plots and the page that shows them; the page holds its pictures itself."""
     for picture in report.pictures:
         write_whole(folder / PLOTS_FOLDER / f"{picture.name}.png", picture.png)
-    write_whole(folder / RESULTS_FILE, json.dumps(report.document, indent=2, ensure_ascii=False) + "\n")
-    write_whole(folder / REPORT_FILE, page(report))
+    created = _created(folder / RESULTS_FILE) or datetime.now(UTC).isoformat(timespec="seconds")
+    about = {"title": report.title, "question": report.question, "created_at": created}
+    results = json.dumps({**about, **report.document}, indent=2, ensure_ascii=False)
+    write_whole(folder / RESULTS_FILE, results + "\n")
+    write_whole(folder / PAGE_FILE, page(report))
+
+
+def _created(results: Path) -> str | None:
+    """When an experiment that is asked for again was first done."""
+    try:
+        return str(json.loads(results.read_bytes())["created_at"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def page(report: Report) -> str:
