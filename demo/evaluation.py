@@ -14,8 +14,10 @@ from demo.explore import QUICK
 from demo.failures import on_page
 from demo.results import Measured, measured
 from demo.workbench import Workbench
+from llara_app.errors import DataError, NotFoundError
 from llara_app.metric_names import METRICS
 from llara_app.paper import PAPER_ROWS, RQ1, paper_interval
+from llara_app.reports import Report, list_reports
 
 CAUTION = (
     "Filled dots are measured here: means over redraws of the candidates, with 95 % bootstrap intervals over users. "
@@ -99,6 +101,32 @@ def intervals(dataset: str, rows: Sequence[Measured]) -> go.Figure:
     return made
 
 
+def kept_reports() -> list[Report]:
+    """What experiments left here, the newest first."""
+    found = [report for _, report in list_reports() if isinstance(report, Report)]
+    return sorted(found, key=lambda report: report.created, reverse=True)
+
+
+def report_page(name: str) -> str:
+    """A report as a page within the page, which can run nothing; its place on the disk stays untold.
+
+    Raises:
+        NotFoundError: there is no such report.
+        DataError: its page cannot be read.
+    """
+    known = {report.folder.name: report for report in kept_reports()}
+    if name not in known:
+        raise NotFoundError.of("report", name, known)
+    report = known[name]
+    try:
+        content = report.page.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise DataError("A report cannot be read", report.folder.name, "Run its experiment again.") from error
+    head = markup.heading(report.title, report.question)
+    frame = f'<iframe class="report" sandbox title="{escape(report.title)}" srcdoc="{escape(content)}"></iframe>'
+    return f"{head}{frame}"
+
+
 def build(workbench: Workbench) -> None:
     with gr.Tab("Evaluation") as tab:
         with gr.Column(elem_classes=["llara-card"]):
@@ -108,6 +136,9 @@ def build(workbench: Workbench) -> None:
             gr.HTML(f'<p class="quiet">{CAUTION}</p>', elem_classes=["llara"], apply_default_css=False)
         with gr.Column(elem_classes=["llara-card"]):
             gr.HTML(paper_table(), elem_id="paper", elem_classes=["llara"], apply_default_css=False)
+        with gr.Column(elem_classes=["llara-card"]):
+            report = gr.Dropdown([], label="Report of an experiment", elem_id="reports", interactive=True)
+            page = gr.HTML("", elem_id="report", elem_classes=["llara"], apply_default_css=False)
 
     @on_page
     def show(name: str | None) -> list[Any]:
@@ -128,5 +159,20 @@ def build(workbench: Workbench) -> None:
         picture = gr.Plot(intervals(name, rows), visible=True) if drawn else gr.Plot(visible=False)
         return [gr.Dropdown(choices=datasets, value=name), text, picture]
 
+    @on_page
+    def show_reports(name: str | None) -> list[Any]:
+        choices = [(f"{each.title} ({each.created[:10]})", each.folder.name) for each in kept_reports()]
+        if not choices:
+            said = markup.empty(
+                "No experiment has been run here.",
+                "Its report, with tables and plots, shows up here.",
+                "llara-app experiment --help",
+            )
+            return [gr.Dropdown(choices=[], value=None, visible=False), said]
+        name = name if name in [value for _, value in choices] else choices[0][1]
+        return [gr.Dropdown(choices=choices, value=name, visible=True), report_page(name)]
+
+    tab.select(show_reports, report, [report, page], **QUICK)
+    report.input(on_page(report_page), report, page, **QUICK)
     tab.select(show, dataset, [dataset, table, plot], **QUICK)
     dataset.input(show, dataset, [dataset, table, plot], **QUICK)

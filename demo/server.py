@@ -115,6 +115,7 @@ def launch(
             quiet=True,
             show_error=False,
             # Else Gradio wants an answer of its own page within 3 s, and a busy machine cannot start the demo.
+            # Gradio 6 has no public argument for that.
             _frontend=False,
             ssr_mode=False,
             mcp_server=False,

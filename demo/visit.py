@@ -19,6 +19,9 @@ DEFAULT_CANDIDATES = 20
 class Visit:
     """What one visitor looks at; every change makes a new one.
 
+    It lives in the visitor's session and browser. What visitors build, and what is predicted for them, is theirs:
+    none of it is kept in the database of whoever serves the page.
+
     Attributes:
         bundle: name of the chosen bundle; empty while there is none.
         engine: empty for the demo's default.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 
 from demo import asking, charts, item_maps
 from demo.app import build_demo
-from demo.evaluation import intervals, measured_table
+from demo.evaluation import intervals, kept_reports, measured_table, report_page
 from demo.examples import examples_of, series_examples
 from demo.explore import first_visit, remembered_visit
 from demo.failures import UNEXPECTED, in_api, on_page, public_text
@@ -23,6 +24,7 @@ from demo.results import measured
 from demo.training import runs_of
 from demo.visit import Visit
 from demo.workbench import Workbench
+from llara_app import locations
 from llara_app.catalogue import Catalogue, Item
 from llara_app.errors import BundleError, LlaraError, NotFoundError
 from llara_app.item_map import Space, principal_components
@@ -40,6 +42,26 @@ def test_build_demo_gives_blocks_and_serves_nothing(workbench: Workbench) -> Non
     assert demo.analytics_enabled is False
     labels = {block.label for block in demo.blocks.values() if getattr(block, "label", None)}
     assert {"Dataset", "Model", "User", "Add a title", "Run"} <= labels
+
+
+def test_reports_are_shown_in_a_frame_that_runs_nothing() -> None:
+    folder = locations.experiments() / "rq1"
+    folder.mkdir(parents=True)
+    (folder / "report.html").write_text('<p title="a">found</p><script>alert(1)</script>')
+    document = {"title": "RQ1 <b>", "question": "Better?", "created_at": "2026-01-02"}
+    (folder / "results.json").write_text(json.dumps(document))
+    try:
+        assert [report.title for report in kept_reports()] == ["RQ1 <b>"]
+        page = report_page("rq1")
+        frame = page[page.index("<iframe") :]
+        assert "sandbox" in frame and "allow-" not in frame
+        assert "<script" not in page and "<b>" not in page
+        assert "&lt;p title=&quot;a&quot;&gt;found" in frame
+        assert str(folder) not in page
+        with pytest.raises(NotFoundError):
+            report_page("../rq1")
+    finally:
+        shutil.rmtree(folder.parent)
 
 
 def test_importing_the_page_needs_no_torch_and_launches_nothing() -> None:
