@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +171,7 @@ def visit(page: Page, pictures: Path | None) -> dict[str, Any]:
         # A list that is shown anew does not have the mark of the one before.
         page.evaluate("document.querySelectorAll('#users *').forEach(element => element.dataset.old = '1')")
         done = "document.querySelector('#users *') && !document.querySelector('#users [data-old]')"
-        measured["search"][query] = watch.timed(lambda query=query: field.fill(query), done)
+        measured["search"][query] = watch.timed(partial(field.fill, query), done)
     measured["elements_of_the_page"] = page.evaluate("document.querySelectorAll('*').length")
     field.fill("u000042")
     choose = page.locator('#users [data-key="u000042"]')
