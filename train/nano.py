@@ -8,8 +8,8 @@ out of a list is the skill that everything else needs; it comes late and then at
 Then finding by key: lists in which a vector stands before each title are read again in another order, behind vectors
 that are only like the first ones. The vectors stand where behaviour tokens will stand and come through a projector
 drawn at random for each batch, so what there is to learn is to compare vectors in whatever space they come. It takes
-the model a minute, where one choice a prompt had not taught it in an hour. Then everything: prompts with a reason in
-their titles' words, in facts about films, or in the user's vector.
+the model minutes, where one choice a prompt had not taught it in a quarter of an hour. Then everything: prompts with
+a reason in their titles' words, in facts about films, or in the user's vector.
 """
 
 from __future__ import annotations
