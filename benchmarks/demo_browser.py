@@ -44,6 +44,9 @@ DATASET = "big"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 GENRES = ("Drama", "Comedy", "Crime", "Science fiction", "Romance", "Adventure", "Documentary")
 QUERIES = ("u000042", "u09", "moon", "moon river", "nothing like it")
+SHOWN = "#users .options, #users .empty"
+"""What a search for users shows."""
+
 PATIENCE = 300_000
 """Milliseconds that anything may take."""
 
@@ -169,8 +172,8 @@ def visit(page: Page, pictures: Path | None) -> dict[str, Any]:
     measured["search"] = {}
     for query in QUERIES:
         # A list that is shown anew does not have the mark of the one before.
-        page.evaluate("document.querySelectorAll('#users *').forEach(element => element.dataset.old = '1')")
-        done = "document.querySelector('#users *') && !document.querySelector('#users [data-old]')"
+        page.evaluate(f"document.querySelectorAll('{SHOWN}').forEach(shown => shown.dataset.old = '1')")
+        done = f"[...document.querySelectorAll('{SHOWN}')].some(shown => !shown.dataset.old)"
         measured["search"][query] = watch.timed(partial(field.fill, query), done)
     measured["elements_of_the_page"] = page.evaluate("document.querySelectorAll('*').length")
     field.fill("u000042")
@@ -183,9 +186,9 @@ def visit(page: Page, pictures: Path | None) -> dict[str, Any]:
     picture("explore")
 
     drawn = "document.querySelector('#map .js-plotly-plot .legend') !== null"
-    measured["map_first"] = watch.timed(page.get_by_role("tab", name="Map").click, drawn)
+    measured["map_first"] = watch.timed(partial(open_tab, page, "Map"), drawn)
     measured["map_points"] = page.evaluate(
-        "document.querySelector('#map .js-plotly-plot').data.reduce((sum, trace) => sum + trace.x.length, 0)"
+        "document.querySelector('#map .js-plotly-plot')._fullData.reduce((sum, trace) => sum + trace._length, 0)"
     )
     page.wait_for_timeout(2000)
     before = page.locator("#map").locator("xpath=ancestor::*[contains(@class, 'llara-card')][1]").inner_text()
@@ -199,7 +202,7 @@ def visit(page: Page, pictures: Path | None) -> dict[str, Any]:
     measured["map_zoom"] = watch.interacted(lambda: page.mouse.wheel(0, -240))
     picture("map")
 
-    page.get_by_role("tab", name="Compare").click()
+    open_tab(page, "Compare")
     page.get_by_label("second", exact=True).check()
     page.locator("#compare-engines").get_by_label("llama.cpp").check()
     compared = "document.querySelectorAll('#compare-result .variant').length > 7"
@@ -208,6 +211,16 @@ def visit(page: Page, pictures: Path | None) -> dict[str, Any]:
     measured["compared_systems"] = page.locator("#compare-result .variant").count()
     picture("compare")
     return measured
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Click on a tab, which a narrow screen keeps in a menu."""
+    menu = page.locator(".overflow-menu > button")
+    if menu.is_visible() and not page.get_by_role("tab", name=name).is_visible():
+        menu.click()
+        page.locator(".overflow-dropdown button", has_text=name).click()
+    else:
+        page.get_by_role("tab", name=name).click()
 
 
 def drag(page: Page) -> None:

@@ -48,6 +48,7 @@ def figure(height: int, **layout: object) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "ui-sans-serif, system-ui, sans-serif", "size": 13},
         legend={"orientation": "h", "y": -0.14, "x": 0, "font": {"size": 12}, "bgcolor": "rgba(0,0,0,0)"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "rgba(140,130,120,0.7)", "activecolor": ACCENT},
         hoverlabel={"font": {"family": "ui-sans-serif, system-ui, sans-serif", "size": 13}},
         **layout,
     )
@@ -80,6 +81,7 @@ def item_map(
     rng = np.random.default_rng(0)
     count = len(catalogue)
     shown = np.arange(count) if count <= MAX_POINTS else np.sort(rng.choice(count, MAX_POINTS, replace=False))
+    # All of one kind: Plotly lays whatever is drawn by WebGL over everything else, the history and predictions too.
     kind = go.Scatter if len(shown) <= SVG_POINTS else go.Scattergl
     made = figure(640, hovermode="closest", dragmode="pan")
     x, y = places.coordinates.T
@@ -100,20 +102,21 @@ def item_map(
                         "size": 7 if len(shown) <= SVG_POINTS else 4,
                         "color": colour,
                         "symbol": symbol,
-                        "opacity": 0.5,
+                        "opacity": 0.5 if len(shown) <= SVG_POINTS else 0.3,
                     },
                 )
             )
     if history:
         at = [item.index for item in history]
         made.add_trace(
-            go.Scatter(
+            kind(
                 x=x[at],
                 y=y[at],
                 mode="lines+markers+text",
                 name="history, oldest = 1",
                 text=[str(number) for number in range(1, len(at) + 1)],
                 textposition="top center",
+                textfont={"color": ACCENT},
                 customdata=[title(item.title) for item in history],
                 hovertemplate="%{text}. %{customdata}<extra>history</extra>",
                 line={"width": 2, "color": ACCENT},
@@ -123,7 +126,7 @@ def item_map(
     if predicted:
         at = [item.index for item, _ in predicted]
         made.add_trace(
-            go.Scatter(
+            kind(
                 x=x[at],
                 y=y[at],
                 mode="markers",
@@ -143,7 +146,7 @@ def item_map(
         )
     if next_item is not None:
         made.add_trace(
-            go.Scatter(
+            kind(
                 x=[x[next_item.index]],
                 y=[y[next_item.index]],
                 mode="markers",

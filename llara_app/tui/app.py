@@ -7,6 +7,7 @@ import gc
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,7 +19,7 @@ from textual.screen import Screen
 
 from llara_app.errors import LlaraError
 from llara_app.tui.core import Core
-from llara_app.tui.idle import GarbageCollection, import_rooms
+from llara_app.tui.idle import WARM_UP_AFTER, GarbageCollection, import_rooms
 from llara_app.tui.palette import ActionProvider
 from llara_app.tui.settings import read_settings, write_settings
 from llara_app.tui.themes import DARK, LIGHT, VARIABLES
@@ -120,7 +121,8 @@ class LlaraTui(App[None]):
         return VARIABLES
 
     def on_ready(self) -> None:
-        self.core.warm_up(import_rooms)
+        # First comes what the person sees first.
+        self.set_timer(WARM_UP_AFTER, partial(self.core.warm_up, import_rooms))
         if not gc.isenabled():
             # The command that started us turned it off for the time until now.
             self._garbage = GarbageCollection()

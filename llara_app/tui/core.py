@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
@@ -74,6 +75,10 @@ class Core:
     def db_option(self) -> Path | None:
         """The database as a command must be told it; None for the default one."""
         return None if self.db == locations.database() else self.db
+
+    async def imported(self, module: str) -> None:
+        """Wait for a module that is about to be used: importing it here would make the interface wait."""
+        await self.background.run(import_module, module)
 
     def warm_up(self, function: Callable[[], object]) -> None:
         """Do something in advance, in a lane of its own; if it fails, it does so again where it is needed."""

@@ -10,6 +10,9 @@ import gc
 import time
 from importlib import import_module
 
+WARM_UP_AFTER = 0.5
+"""Seconds after the first paint at which the other rooms are imported."""
+
 QUIET_SECONDS = 1.5
 """Without a key or the mouse for so long, a person reads."""
 
@@ -17,8 +20,6 @@ DUE, OVERDUE = 10, 200
 """Collections of the younger generation after which a full one is made in a quiet moment, and in any moment."""
 
 ROOM_MODULES = (
-    "llara_app.engine",
-    "llara_app.session",
     "llara_app.fuzzy",
     *(f"llara_app.tui.screens.{name}" for name in ("help", "compare", "bundles", "data", "train")),
     "textual.command",

@@ -224,7 +224,8 @@ def test_a_large_catalogue_is_drawn_by_webgl_and_sampled() -> None:
         places = principal_components(torch.arange(count * 3.0).reshape(count, 3).sin())
         picture = charts.item_map(Catalogue("d", "movie", items), places, items[:3], [(items[5], 0.5)], items[9])
         crowd = [trace for trace in picture.data if trace.name in ("Drama", "War")]
-        assert {trace.type for trace in crowd} == {kind}
+        # WebGL's crowd would lie over a history that is drawn in SVG.
+        assert {trace.type for trace in picture.data} == {kind}
         assert sum(len(trace.x) for trace in crowd) == drawn
 
 

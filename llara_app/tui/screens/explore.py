@@ -111,6 +111,8 @@ class Explore(ExploreEdits):
     async def load(self) -> None:
         """Open what was open last, or offer ways to begin."""
         with self.tui.reported():
+            # Titles are shown with it.
+            await self.tui.core.imported("llara_app.prompts")
             datasets = await self.tui.core.read(lambda store: store.datasets())
             name = opening.choose_dataset(datasets, self.tui.settings.dataset)
             await self._welcome(name is None)
@@ -189,6 +191,7 @@ class Explore(ExploreEdits):
         if workspace.dataset is None:
             return
         with self.tui.reported():
+            await core.imported("llara_app.engine")
             from llara_app.engine import ModelKey
 
             wanted = await core.read(opening.catalogue_hash, workspace.dataset)
