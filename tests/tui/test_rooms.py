@@ -165,7 +165,7 @@ async def test_choices_are_stepped_through_and_listed(app: LlaraTui) -> None:
         await pilot.press("right")
         assert encoder.value == "gru4rec"
         await pilot.press("left", "left")
-        assert encoder.value == "caser"
+        assert encoder.value == "morec"
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, Choose))
         await pilot.press(*"gru", "enter")
