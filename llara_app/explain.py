@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from llara_app.catalogue import Item
 from llara_app.errors import UsageError
-from llara_app.prompts import BehaviourToken, HybridPrompt, PromptMode
+from llara_app.prompts import HybridPrompt, PromptMode, TextPiece
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,7 +146,7 @@ def neighbours(recommender: Recommender, item: Item, *, num_items: int = 5, num_
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """How long a prompt is to the LLM, in one mode."""
+    """How long a prompt is to the LLM, in one mode; the user's token counts as behaviour."""
 
     text: int
     behaviour: int
@@ -162,7 +162,7 @@ def count_tokens(recommender: Recommender, prompt: HybridPrompt, mode: PromptMod
     if tokenizer is None:
         return None
     pieces = list(prompt.pieces(mode, tokenizer.num_items))
-    behaviour = sum(isinstance(piece, BehaviourToken) for piece in pieces)
+    behaviour = sum(not isinstance(piece, TextPiece) for piece in pieces)
     return TokenCounts(len(tokenizer.prefix_ids) + len(tokenizer.encode_pieces(pieces)) - behaviour, behaviour)
 
 

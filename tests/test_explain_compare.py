@@ -8,7 +8,7 @@ import pytest
 from llara_app.compare import Column, Comparison, compare_modes, llm_column
 from llara_app.errors import UsageError
 from llara_app.explain import count_tokens, explain, neighbours
-from llara_app.prompts import BehaviourToken, PromptMode
+from llara_app.prompts import BehaviourToken, PromptMode, build_prompt, find_template
 from llara_app.recommend import Recommender
 from tests.small_world import NUM_ITEMS, make_world
 from train.finetune import finetune, prepare_run
@@ -95,6 +95,10 @@ def test_token_counts_add_up(recommender: Recommender) -> None:
     assert text is not None and behaviour is not None and hybrid is not None
     assert (text.behaviour, behaviour.behaviour, hybrid.behaviour) == (0, 5, 5)
     assert behaviour.text < text.text <= hybrid.text
+    keyed = build_prompt(find_template("movie-keyed"), prompt.history, prompt.candidates)
+    with_user = count_tokens(recommender, keyed, PromptMode.HYBRID)
+    assert with_user is not None
+    assert (with_user.behaviour, with_user.text) == (6, hybrid.text), "the user's token is no text"
 
 
 def test_comparison_agrees_with_each_system_alone(recommender: Recommender) -> None:

@@ -90,6 +90,7 @@ class PromptDataset(Dataset[Example]):
         prompt_tokenizer: the joint tokenizer.
         num_candidates: titles to choose from, the true one among them.
         max_length: tokens of prompt and answer together; the oldest history is dropped first.
+        encoder_history: items that the encoder reads for the user's token, at most.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class PromptDataset(Dataset[Example]):
         *,
         num_candidates: int = 20,
         max_length: int | None = None,
+        encoder_history: int = MAX_HISTORY,
     ) -> None:
         self.catalogue = catalogue
         self.sequences = sequences
@@ -112,6 +114,7 @@ class PromptDataset(Dataset[Example]):
         self.prompt_tokenizer = prompt_tokenizer
         self.num_candidates = num_candidates
         self.max_length = max_length
+        self.encoder_history = encoder_history
         # Negatives exclude what the user took in the training rows; later items are unknown to training.
         self._last_target = np.zeros(sequences.num_users, dtype=np.int64)
         np.maximum.at(self._last_target, rows.users, rows.targets)
@@ -243,11 +246,17 @@ def steps_per_epoch(num_rows: int, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class Collator:
-    """Makes a :class:`Batch` of examples."""
+    """Makes a :class:`Batch` of examples.
+
+    Attributes:
+        num_items: that the encoder knows.
+        encoder_history: how many of a history it reads at most.
+    """
 
     pad_id: int
     hard_mode: PromptMode
     num_items: int
+    encoder_history: int
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         input_ids, attention_mask, position_ids = left_pad(
@@ -258,7 +267,7 @@ class Collator:
         for row, example in enumerate(examples):
             labels[row, width - len(example.answer_ids) :] = torch.tensor(example.answer_ids)
         histories = encoder_histories(
-            [example.history for example in examples], num_items=self.num_items, max_history=MAX_HISTORY
+            [example.history for example in examples], num_items=self.num_items, max_history=self.encoder_history
         )
         num_hybrid = sum(example.mode is self.hard_mode for example in examples)
         keys = tuple(example.key for example in examples)
@@ -272,7 +281,9 @@ def make_loader(
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # a map-style dataset keyed by ExampleKey, collated into Batch
         batch_sampler=sampler,
-        collate_fn=Collator(dataset.prompt_tokenizer.eos_id, dataset.curriculum.hard, len(dataset.catalogue)),
+        collate_fn=Collator(
+            dataset.prompt_tokenizer.eos_id, dataset.curriculum.hard, len(dataset.catalogue), dataset.encoder_history
+        ),
         num_workers=num_workers,
         persistent_workers=persistent_workers and num_workers > 0,
         prefetch_factor=4 if num_workers else None,

@@ -18,6 +18,7 @@ from llara_app.models.llm import LLM, quiet_transformers
 from llara_app.models.manifest import DatasetPart, Manifest
 from llara_app.models.users import ProjectedUsers
 from llara_app.prompts import PromptTokenizer, find_template
+from llara_app.sequences import MAX_HISTORY
 from llara_app.store import Store
 from train.batches import PromptDataset, steps_per_epoch
 from train.config import FinetuneConfig, RunSpec
@@ -122,6 +123,7 @@ def make_dataset(
         PromptTokenizer(llm.tokenizer, model.vocabulary_size, len(catalogue)),
         num_candidates=config.num_candidates,
         max_length=min(limits, default=None),
+        encoder_history=MAX_HISTORY if model.users is None else model.users.encoder.max_history,
     )
     return dataset, total_steps
 

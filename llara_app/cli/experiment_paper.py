@@ -77,6 +77,17 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _one_encoder_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What RQ2 and RQ3 take: prompts and curricula are compared on one encoder."""
+    greedy = click.option(
+        "--greedy/--no-greedy", default=False, show_default=True, help="Also the paper's greedy answers."
+    )
+    encoder = click.option(
+        "--encoder", default="sasrec", show_default=True, help="An architecture, a kept encoder or a folder."
+    )
+    return _study_options(encoder(greedy(command)))
+
+
 @click.command(
     cls=Command,
     epilog=examples(
@@ -125,9 +136,7 @@ def rq1(text_encoder: str | None, end_to_end: bool, **given: Any) -> None:
 @click.command(
     cls=Command, epilog=examples("llara-app experiment rq2 --dataset movielens --encoder sasrec --max-steps 2000")
 )
-@_study_options
-@click.option("--encoder", default="sasrec", show_default=True, help="An architecture, a kept encoder or a folder.")
-@click.option("--greedy/--no-greedy", default=False, show_default=True, help="Also the paper's greedy answers.")
+@_one_encoder_options
 def rq2(encoder: str, **given: Any) -> None:
     """Prompt modes: index, text, behaviour, hybrid; and hybrid without its parts, or with random item embeddings.
 
@@ -141,9 +150,7 @@ def rq2(encoder: str, **given: Any) -> None:
 @click.command(
     cls=Command, epilog=examples("llara-app experiment rq3 --dataset movielens --encoder sasrec --max-steps 2000")
 )
-@_study_options
-@click.option("--encoder", default="sasrec", show_default=True, help="An architecture, a kept encoder or a folder.")
-@click.option("--greedy/--no-greedy", default=False, show_default=True, help="Also the paper's greedy answers.")
+@_one_encoder_options
 def rq3(encoder: str, **given: Any) -> None:
     """Ways of training: direct, two-stage, multi-task, and every curriculum.
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 from pydantic import BaseModel, Field, ValidationError
 
+from llara_app.closing import Closing
 from llara_app.errors import LlaraError, OfflineError, UsageError
 from llara_app.store.chat_answers import ChatAnswer
 
@@ -77,7 +77,7 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
-class ChatClient:
+class ChatClient(Closing):
     """Asks one server; threads may share it.
 
     Args:
@@ -157,14 +157,6 @@ class ChatClient:
 
     def close(self) -> None:
         self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _sleep_until(self, not_before: float, stopped: threading.Event) -> None:
         # Another request's Retry-After may have come while this one slept.

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from llara_app.closing import Closing
 from llara_app.errors import BundleError, LlaraError
 
 MAX_SEQUENCES = 256
@@ -78,7 +78,7 @@ def default_threads(path: Path) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class LlamaCppContext:
+class LlamaCppContext(Closing):
     """A GGUF model with a cache in which a prompt is computed once and continued in many branches.
 
     Args:
@@ -120,14 +120,6 @@ class LlamaCppContext:
         if self._model:
             llama_cpp.llama_model_free(self._model)
             self._model = None
-
-    def __enter__(self) -> LlamaCppContext:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_model", None):

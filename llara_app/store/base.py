@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from llara_app.catalogue import Catalogue
+from llara_app.closing import Closing
 from llara_app.errors import NotFoundError
 from llara_app.store.database import Connections
 from llara_app.store.records import DatasetInfo
@@ -33,7 +33,7 @@ class Dataset(NamedTuple):
         return cls(row_id, first_item, first_user, DatasetInfo(*fields))
 
 
-class StoreBase:
+class StoreBase(Closing):
     """Opens the database, and closes it."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -43,14 +43,6 @@ class StoreBase:
 
     def close(self) -> None:
         self._connections.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _row(self, name: str) -> Dataset:
         db = self._connections.db

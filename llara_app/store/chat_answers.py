@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sqlite_utils import Database
 
+from llara_app.closing import Closing
 from llara_app.errors import StoreError
 from llara_app.store.database import BUSY_TIMEOUT
 
@@ -36,7 +35,7 @@ class ChatAnswer:
     seconds: float
 
 
-class ChatAnswers:
+class ChatAnswers(Closing):
     """A file of answers by request; threads and processes may share it.
 
     It is apart from the store's database: datasets come and go, and what was paid for stays.
@@ -87,14 +86,6 @@ class ChatAnswers:
     def close(self) -> None:
         with self._lock:
             self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @contextmanager
     def _failures(self) -> Iterator[None]:

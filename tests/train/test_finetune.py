@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from llara_app.encoders import SASRecConfig, build_encoder, save_encoder
 from llara_app.errors import BundleError, DataError, UsageError
 from llara_app.models.bundle import load_bundle
 from llara_app.models.llm import load_llm
 from llara_app.models.manifest import Manifest
 from llara_app.prompts import PromptMode
 from llara_app.step_report import StepReport
-from tests.small_world import World, make_world
+from tests.small_world import NUM_ITEMS, World, make_world
 from train.batches import StepSampler, make_loader
 from train.components import build_model, make_dataset
 from train.config import RunSpec
@@ -114,6 +115,19 @@ def test_the_users_projector_is_trained_and_kept(world: World, tmp_path: Path) -
     users = load_bundle(tmp_path / "direct", device="cpu").model.users
     assert users is not None
     assert torch.equal(users.projector.output.weight, direct[key])
+
+
+def test_an_encoder_that_reads_less_than_the_llm_gives_users_their_tokens(world: World, tmp_path: Path) -> None:
+    encoder = build_encoder(SASRecConfig(num_items=NUM_ITEMS, hidden_size=16, max_history=4))
+    catalogue_hash = world.store.catalogue("small").hash
+    save_encoder(encoder, tmp_path / "short", dataset="small", catalogue_hash=catalogue_hash, seed=0)
+    spec = world.spec("movie-keyed", curriculum="direct").model_copy(update={"encoder": str(tmp_path / "short")})
+    assert len(run(world, tmp_path / "bundle", spec)) == 6
+    users = load_bundle(tmp_path / "bundle", device="cpu").model.users
+    assert users is not None
+    catalogue = world.store.catalogue("small")
+    latest = [[item.index for item in catalogue.items[6:10]]]
+    assert users.histories([catalogue.items[:10]]).tolist() == latest
 
 
 def test_a_loaded_bundle_computes_what_was_trained(world: World, tmp_path: Path) -> None:
