@@ -18,6 +18,8 @@ from playwright.sync_api import Page, sync_playwright
 from demo.server import Address, launch
 from demo.workbench import Workbench
 from llara_app import locations
+from llara_app.demo_bundle import install_demo
+from llara_app.store import Store
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 300_000
@@ -52,7 +54,7 @@ PICTURES: dict[str, tuple[Callable[[Page], None], int, int, Literal["light", "da
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", help="name or folder [default: the newest one]")
+    parser.add_argument("--bundle", help="name or folder [default: the trained demo of the package]")
     parser.add_argument("--home", type=Path, help="instead of LLARA_HOME")
     parser.add_argument("--only", nargs="*", choices=PICTURES, default=list(PICTURES))
     arguments = parser.parse_args()
@@ -61,7 +63,9 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("Chromium is not installed: apt-get install chromium")
-    demo = launch(Workbench(locations.database(), bundle=arguments.bundle), Address())
+    with Store(locations.database()) as store:
+        packaged = install_demo(store)
+    demo = launch(Workbench(locations.database(), bundle=arguments.bundle or packaged.name), Address())
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         for name in arguments.only:

@@ -1,6 +1,6 @@
 """Screenshots of every room, as SVG: ``python -m llara_app.tui.screenshots --output docs/screenshots``.
 
-They show what is in the home: run ``llara-app quickstart`` first, or open the demo once.
+They show what is in the home; where there is nothing, the trained demo of the package.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
+from llara_app import locations
+from llara_app.demo_bundle import install_demo
+from llara_app.models.manifest import list_bundles
+from llara_app.store import Store
 from llara_app.tui.app import LlaraTui
 from llara_app.tui.core import Core
 
@@ -74,6 +78,9 @@ def main() -> None:
     parser.add_argument("--theme", default="llara-dark")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
+    if next(list_bundles(), None) is None:
+        with Store(options.db or locations.database()) as store:
+            install_demo(store)
     for name in SHOTS:
         picture = asyncio.run(take(name, options.db, options.theme))
         (options.output / f"tui-{name}.svg").write_text(picture, encoding="utf-8")

@@ -12,7 +12,7 @@ from textual.widgets import Input, Static
 
 from llara_app.engine import Explain, Predict
 from llara_app.errors import LlaraError, StoreError
-from llara_app.prompts import PromptMode
+from llara_app.prompts import PromptMode, build_prompt
 from llara_app.store import Store
 from llara_app.tui.app import LlaraTui
 from llara_app.tui.screens.dialogs import AskText, Choose, OptionLines, ReadText
@@ -88,6 +88,22 @@ async def test_modes_change_the_prompt(app: LlaraTui) -> None:
             assert (view.token is None) == (mode in ("text", "index"))
         await pilot.click(ModeBar, offset=(2, 0))
         await until(pilot, lambda: app.workspace.mode is PromptMode.TEXT and app.workspace.prediction is not None)
+
+
+async def test_a_keyed_prompt_shows_candidates_behind_their_tokens_and_the_user_at_its_end(app: LlaraTui) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        assert app.workspace.prediction is not None
+        prompt = app.workspace.prediction.recommendation.prompt
+        keyed = build_prompt(prompt.template.keyed(), prompt.history, prompt.candidates)
+        view = app.screen.query_one(PromptView)
+        view.show(keyed.pieces(PromptMode.HYBRID))
+        shown = [line.plain.rstrip() for line in view._lines]
+        for item in prompt.history:
+            assert f" {item.title} ⟨◆{item.index}⟩" in shown
+        for item in prompt.candidates:
+            assert f" ⟨◆{item.index}⟩ {item.title}" in shown
+        assert shown[-1] == " ⟨◆user⟩"
 
 
 async def test_items_added_after_training_are_shown_without_tokens(

@@ -150,18 +150,26 @@ class PromptView(ScrollView, can_focus=True):
                 style = self._part("prompt--token-cursor" if at_cursor else part)
                 # A shape of its own as well as a colour: it must be told apart without colours too.
                 chip = f"⟨◆{piece.mention.item.index}⟩"
-                text.append(" ")
-                text.append(chip, style + Style(meta={"token": token}))
+                self._append_chip(text, chip, style + Style(meta={"token": token}))
                 token += 1
             elif isinstance(piece, UserToken):
-                text.append(" ")
-                text.append(USER_CHIP, self._part("prompt--token"))
+                self._append_chip(text, USER_CHIP, self._part("prompt--token"))
             elif piece.mention is None:
                 text.append(piece.text, self._part("prompt--words"))
             else:
                 candidate = piece.mention.role is Role.CANDIDATE
                 text.append(piece.text, self._part("prompt--candidate" if candidate else "prompt--title"))
         return text
+
+    @staticmethod
+    def _append_chip(text: Text, chip: str, style: Style) -> None:
+        """A chip, set off from the words of its line by a space."""
+        leads = not text or text.plain.endswith("\n")
+        if not leads:
+            text.append(" ")
+        text.append(chip, style)
+        if leads:
+            text.append(" ")
 
     def _part(self, name: str) -> Style:
         return self.get_component_rich_style(name, partial=True)
