@@ -46,7 +46,7 @@ def facts(run: TrainingRun, status: JobStatus) -> str:
     parts = [
         f"step {last.step + 1:,} of {last.total_steps:,}",
         f"loss {last.loss:.3f}",
-        f"p(τ) {last.probability:.2f}",
+        last.stage,
     ]
     if run.log.samples_per_second:
         parts.append(f"{run.log.samples_per_second:,.1f} examples a second")

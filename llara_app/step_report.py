@@ -10,11 +10,12 @@ class StepReport:
     """One optimizer step, as ``log.jsonl`` keeps it.
 
     Attributes:
-        step: counted from 0.
+        step: counted from 0, of `total_steps`: those of the alignment first, then the curriculum's.
         loss: mean negative log-likelihood of an answer token, in nats.
         probability: p(tau), the chance of the hard mode.
         num_hybrid: how many of the `num_examples` were shown in the hard mode.
         seconds: that the step took.
+        aligning: it was one of the alignment, before the curriculum, where p(tau) is 0.
     """
 
     step: int
@@ -25,3 +26,9 @@ class StepReport:
     num_examples: int
     learning_rate: float
     seconds: float
+    aligning: bool = False
+
+    @property
+    def stage(self) -> str:
+        """Where in the curriculum it stands, in a word."""
+        return "aligning" if self.aligning else f"p(τ) {self.probability:.2f}"

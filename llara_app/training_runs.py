@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -241,4 +241,11 @@ def free_output(dataset: str, llm: str, curriculum: str) -> Path:
 
 
 def _step(document: dict[str, Any]) -> StepReport:
-    return StepReport(**{field.name: document[field.name] for field in fields(StepReport)})
+    # A field with a default came later than some logs.
+    return StepReport(
+        **{
+            field.name: document[field.name]
+            for field in fields(StepReport)
+            if field.default is MISSING or field.name in document
+        }
+    )

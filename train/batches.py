@@ -27,6 +27,10 @@ BUCKETED_BATCHES = 32
 """Batches that are sorted by length together: less padding, and the order stays random beyond that."""
 
 
+IGNORED = -100
+"""The label of a place where nothing is to be predicted; PyTorch's cross-entropy leaves it out."""
+
+
 class ExampleKey(NamedTuple):
     """Names one training example."""
 
@@ -57,7 +61,8 @@ class Batch:
     Attributes:
         input_ids, attention_mask, position_ids: ``[B, L]``; the last answer token is not among the inputs.
         labels: ``[B, A]``: the ids to be predicted at the last ``A`` places; -100 where the prompt still stands.
-        histories: ``[B, H]`` the users' item indexes, oldest first, filled on the right with -1.
+        histories: ``[B, H]`` the users' item indexes, oldest first, filled on the right with -1; ``[B, K, H]`` where
+            a row is about several users.
         num_hybrid: how many of the ``B`` examples are shown in the curriculum's hard mode.
         keys: the names of the examples.
     """
@@ -75,7 +80,7 @@ class Batch:
 
     @property
     def num_answer_tokens(self) -> int:
-        return int((self.labels != -100).sum())
+        return int((self.labels != IGNORED).sum())
 
 
 class PromptDataset(Dataset[Example]):
@@ -263,7 +268,7 @@ class Collator:
             [[*example.prompt_ids, *example.answer_ids[:-1]] for example in examples], self.pad_id
         )
         width = max(len(example.answer_ids) for example in examples)
-        labels = torch.full((len(examples), width), -100)
+        labels = torch.full((len(examples), width), IGNORED)
         for row, example in enumerate(examples):
             labels[row, width - len(example.answer_ids) :] = torch.tensor(example.answer_ids)
         histories = encoder_histories(

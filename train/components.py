@@ -17,9 +17,10 @@ from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import LLM, quiet_transformers
 from llara_app.models.manifest import DatasetPart, Manifest
 from llara_app.models.users import ProjectedUsers
-from llara_app.prompts import PromptTokenizer, find_template
+from llara_app.prompts import PromptMode, PromptTokenizer, find_template
 from llara_app.sequences import MAX_HISTORY
 from llara_app.store import Store
+from train.alignment import AlignmentLists
 from train.batches import PromptDataset, steps_per_epoch
 from train.config import FinetuneConfig, RunSpec
 from train.curriculum import Curriculum
@@ -81,10 +82,8 @@ def make_optimizer(model: LlaraModel, config: FinetuneConfig) -> torch.optim.Ada
     )
 
 
-def make_dataset(
-    store: Store, spec: RunSpec, catalogue: Catalogue, llm: LLM, model: LlaraModel
-) -> tuple[PromptDataset, int]:
-    """The training examples, and how many optimizer steps the run has.
+def make_dataset(store: Store, spec: RunSpec, catalogue: Catalogue, llm: LLM, model: LlaraModel) -> PromptDataset:
+    """The training examples, along a curriculum of as many steps as the run has.
 
     Raises:
         DataError: there is nothing to train on, or the dataset has changed since the run began.
@@ -114,7 +113,7 @@ def make_dataset(
     if config.max_steps is not None:
         total_steps = min(total_steps, config.max_steps)
     limits = [limit for limit in (config.max_length, model.context_length) if limit is not None]
-    dataset = PromptDataset(
+    return PromptDataset(
         catalogue,
         store.sequences(spec.dataset),
         rows,
@@ -125,7 +124,22 @@ def make_dataset(
         max_length=min(limits, default=None),
         encoder_history=MAX_HISTORY if model.users is None else model.users.encoder.max_history,
     )
-    return dataset, total_steps
+
+
+def make_alignment(dataset: PromptDataset, config: FinetuneConfig) -> tuple[AlignmentLists, int]:
+    """What the steps before the curriculum are made of, and how many there are: none without user tokens."""
+    lists = AlignmentLists(
+        dataset.catalogue,
+        dataset.sequences,
+        dataset.rows,
+        dataset.template,
+        dataset.prompt_tokenizer,
+        seed=config.seed,
+        num_candidates=config.num_candidates,
+        encoder_history=dataset.encoder_history,
+    )
+    shows_users = dataset.template.has_user and dataset.curriculum.modes & {PromptMode.BEHAVIOUR, PromptMode.HYBRID}
+    return lists, min(config.alignment_steps, dataset.curriculum.total_steps) if shows_users else 0
 
 
 def describe_run(store: Store, spec: RunSpec, llm: LLM, model: LlaraModel, total_steps: int) -> Manifest:

@@ -23,7 +23,7 @@ class FinetuneConfig(BaseModel):
         curriculum: the schedule of p(tau), a name in :data:`train.curriculum.SCHEDULES`.
         easy_mode, hard_mode: the prompt modes that the curriculum moves between.
         num_candidates: titles in each prompt, the true one among them.
-        epochs: passes over the training rows; `max_steps` cuts them short.
+        epochs: passes of the curriculum over the training rows; `max_steps` cuts them short.
         batch_size: examples in an optimizer step, over all processes and accumulated micro-batches.
         micro_batch_size: examples in one forward pass of one process.
         learning_rate: the peak, reached after the warm-up; it starts and ends at a hundredth of it.
@@ -32,6 +32,8 @@ class FinetuneConfig(BaseModel):
         weight_decay: on the projector alone.
         lora_rank, lora_alpha, lora_dropout: of LoRA on every linear layer of the transformer blocks.
         max_length: tokens of a prompt with its answer; the oldest history is dropped first.
+        alignment_steps: optimizer steps before the curriculum (:mod:`train.alignment`), at most as many as it has
+            itself; none where no prompt has a user token.
         checkpoint_every: optimizer steps between checkpoints; 0 keeps only the one of an interrupted run.
     """
 
@@ -43,6 +45,7 @@ class FinetuneConfig(BaseModel):
     num_candidates: int = Field(20, ge=2, le=1000)
     epochs: float = Field(5, gt=0)
     max_steps: int | None = Field(None, ge=1)
+    alignment_steps: int = Field(0, ge=0)
     batch_size: int = Field(128, ge=1)
     micro_batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(8e-4, gt=0)
@@ -70,6 +73,7 @@ class FinetuneConfig(BaseModel):
 
 NANO_DEFAULTS: Mapping[str, Any] = {
     "epochs": 1,
+    "alignment_steps": 300,
     "batch_size": 32,
     "micro_batch_size": 16,
     "learning_rate": 1.5e-3,

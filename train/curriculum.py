@@ -64,6 +64,12 @@ class Curriculum:
         tau = step / max(self.total_steps - 1, 1)
         return SCHEDULES[self.schedule](min(max(tau, 0.0), 1.0))
 
+    @property
+    def modes(self) -> frozenset[PromptMode]:
+        """The modes that it shows at all; p(tau) never falls."""
+        first, last = self.probability(0), self.probability(self.total_steps - 1)
+        return frozenset([self.easy] * (first < 1) + [self.hard] * (last > 0))
+
     def mode(self, step: int, slot: int) -> PromptMode:
         """The mode of the example at place `slot` of optimizer step `step`'s batch."""
         draw = np.random.default_rng((self.seed, step, slot, 0)).random()

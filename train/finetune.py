@@ -1,7 +1,8 @@
 """Curriculum fine-tuning, top to bottom: LoRA in the LLM and the projector, on hybrid prompts.
 
 Paper, section 3.3. The encoder and the LLM are frozen; trained are the LoRA weights and the projector, with the
-next-token loss on the answer's title (and its end) alone, while the share of hybrid prompts follows p(tau).
+next-token loss on the answer's title (and its end) alone, while the share of hybrid prompts follows p(tau). Before
+that, where prompts have a user token, both projectors may be aligned (:mod:`train.alignment`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from llara_app.step_report import StepReport
 from llara_app.store import Store
 from train.batches import Batch, StepSampler, make_loader
 from train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from train.components import build_model, describe_run, make_dataset, make_optimizer
+from train.components import build_model, describe_run, make_alignment, make_dataset, make_optimizer
 from train.config import FinetuneConfig, RunSpec
 from train.run_log import interruptible, step_log
 
@@ -107,19 +108,24 @@ def finetune(
     llm = load_llm(spec.llm, device=accelerator.device, dtype=_dtype(config, target), revision=spec.revision)
     model = build_model(spec, llm, catalogue)
     optimizer = make_optimizer(model, config)
-    dataset, total_steps = make_dataset(store, spec, catalogue, llm, model)
+    dataset = make_dataset(store, spec, catalogue, llm, model)
+    lists, alignment_steps = make_alignment(dataset, config)
+    total_steps = alignment_steps + dataset.curriculum.total_steps
 
     checkpoint = latest_checkpoint(run)
     first_step = load_checkpoint(checkpoint, model, optimizer) if checkpoint else 0
+    sizes = {
+        "batch_size": config.batch_size,
+        "micro_batch_size": _micro_batch_size(config, accelerator.num_processes),
+        "rank": accelerator.process_index,
+        "world_size": accelerator.num_processes,
+    }
     sampler = StepSampler(
         dataset.lengths(),
-        batch_size=config.batch_size,
-        micro_batch_size=_micro_batch_size(config, accelerator.num_processes),
-        total_steps=total_steps,
+        total_steps=dataset.curriculum.total_steps,
         seed=config.seed,
-        first_step=first_step,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
+        first_step=max(0, first_step - alignment_steps),
+        **sizes,
     )
     batches = iter(make_loader(dataset, sampler, num_workers=config.num_workers))
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -131,18 +137,28 @@ def finetune(
     ):
         for step in range(first_step, total_steps):
             started = time.perf_counter()
-            micro_batches = [next(batches) for _ in range(sampler.micro_batches_per_step)]
-            factor = learning_rate_factor(step, total_steps, config.warmup_ratio)
+            # Each of the two stages counts its own steps, from its own warm-up to its own end.
+            aligning = step < alignment_steps
+            stage_step, stage_steps = (
+                (step, alignment_steps) if aligning else (step - alignment_steps, dataset.curriculum.total_steps)
+            )
+            micro_batches = (
+                list(lists.batches(stage_step, **sizes))
+                if aligning
+                else [next(batches) for _ in range(sampler.micro_batches_per_step)]
+            )
+            factor = learning_rate_factor(stage_step, stage_steps, config.warmup_ratio)
             loss, num_hybrid = optimizer_step(accelerator, model, optimizer, micro_batches, factor, config, step)
             report = StepReport(
                 step=step,
                 total_steps=total_steps,
                 loss=loss,
-                probability=dataset.curriculum.probability(step),
+                probability=0.0 if aligning else dataset.curriculum.probability(stage_step),
                 num_hybrid=num_hybrid,
-                num_examples=config.batch_size,
+                num_examples=sum(map(len, micro_batches)) * accelerator.num_processes,
                 learning_rate=config.learning_rate * factor,
                 seconds=time.perf_counter() - started,
+                aligning=aligning,
             )
             log(report)
             if progress is not None:

@@ -90,14 +90,14 @@ def epoch_progress(description: str, max_epochs: int) -> Iterator[Callable[[Epoc
 
 @contextmanager
 def step_progress(description: str) -> Iterator[Callable[[StepReport], None]]:
-    """A live line of step, loss, p(tau), samples per second and time left."""
+    """A live line of step, loss, stage or p(tau), samples per second and time left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}  p(tau) {task.fields[p]}  {task.fields[speed]} samples/s"),
+        TextColumn("loss {task.fields[loss]}  {task.fields[stage]}  {task.fields[speed]} samples/s"),
         TimeRemainingColumn(),
         console=stderr,
         disable=settings().quiet,
@@ -109,7 +109,7 @@ def step_progress(description: str) -> Iterator[Callable[[StepReport], None]]:
         return smoothed[name]
 
     with progress:
-        task = progress.add_task(description, total=None, loss="-", p="-", speed="-")
+        task = progress.add_task(description, total=None, loss="-", stage="", speed="-")
 
         def show(report: StepReport) -> None:
             progress.update(
@@ -117,7 +117,7 @@ def step_progress(description: str) -> Iterator[Callable[[StepReport], None]]:
                 total=report.total_steps,
                 completed=report.step + 1,
                 loss=f"{smooth('loss', report.loss):.3f}",
-                p=f"{report.probability:.2f}",
+                stage=report.stage,
                 speed=f"{report.num_examples / smooth('seconds', report.seconds):.0f}",
             )
 

@@ -45,7 +45,10 @@ NANO = "nano"
 @click.option("--mode", "hard_mode", type=click.Choice(MODES), help="The hard mode [default: hybrid].")
 @click.option("--easy-mode", type=click.Choice(MODES), help="The easy mode [default: text].")
 @click.option("--epochs", type=float, help="Passes over the training rows.")
-@click.option("--max-steps", type=int, help="Optimizer steps at most.")
+@click.option("--max-steps", type=int, help="Optimizer steps of the curriculum at most.")
+@click.option(
+    "--alignment-steps", type=int, help="Steps before the curriculum, at most as many as it has [0; nano: 300]."
+)
 @click.option("--batch-size", type=int, help="Examples in an optimizer step, over all processes.")
 @click.option("--micro-batch-size", type=int, help="Examples in one forward pass.")
 @click.option("--learning-rate", type=float, help="The peak.")

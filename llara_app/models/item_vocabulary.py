@@ -1,4 +1,5 @@
-"""An item is a token: ids below ``V`` are the LLM's words, id ``V + i`` is item ``i``, the next one is the user."""
+"""An item is a token: ids below ``V`` are the LLM's words, id ``V + i`` is item ``i``, and behind the items comes the
+user. (While the projectors are aligned a text is about several users: they have that id and the following ones.)"""
 
 from __future__ import annotations
 
@@ -126,14 +127,14 @@ class ItemVocabulary(nn.Module):
         """Ids ``[B, L]`` to embeddings ``[B, L, llm_size]``, in the word table's dtype.
 
         Args:
-            users: ``[B, llm_size]``, the vector of each row's user token (:mod:`llara_app.models.users`).
+            users: ``[B, K, llm_size]``, the vectors of each row's user tokens (:mod:`llara_app.models.users`).
 
         Raises:
             IndexError: an id is beyond the items, or the user's where no `users` were given.
         """
         user_id = self.vocabulary_size + self.items.num_items
-        known = user_id if users is not None else user_id - 1
-        if input_ids.numel() and int(input_ids.max()) > known:
+        num_users = users.shape[1] if users is not None else 0
+        if input_ids.numel() and int(input_ids.max()) >= user_id + num_users:
             index = int(input_ids.max()) - self.vocabulary_size
             raise IndexError(f"item {index} is not among the {self.items.num_items} known ones")
         is_item = (input_ids >= self.vocabulary_size) & (input_ids < user_id)
@@ -142,6 +143,7 @@ class ItemVocabulary(nn.Module):
             vectors = self.items(input_ids[is_item] - self.vocabulary_size).to(embeddings.dtype)
             embeddings = embeddings.index_put((is_item,), vectors)
         if users is not None:
-            is_user = (input_ids == user_id).unsqueeze(-1)
-            embeddings = torch.where(is_user, users.to(embeddings.dtype).unsqueeze(1), embeddings)
+            places = (input_ids - user_id).clamp_min(0).unsqueeze(-1).expand(*input_ids.shape, users.shape[-1])
+            vectors = users.to(embeddings.dtype).gather(1, places)
+            embeddings = torch.where((input_ids >= user_id).unsqueeze(-1), vectors, embeddings)
         return embeddings

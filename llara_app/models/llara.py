@@ -62,9 +62,12 @@ class LlaraModel(nn.Module):
         """Input embeddings ``[B, L, llm_size]`` of ids ``[B, L]`` of the joint vocabulary.
 
         Args:
-            histories: ``[B, H]`` item indexes that the encoder reads for the user's token, filled with -1.
+            histories: ``[B, H]`` item indexes that the encoder reads for the user's token, filled with -1;
+                ``[B, K, H]`` for texts about several users.
         """
-        users = None if self.users is None or histories is None else self.users(histories.to(input_ids.device))
+        users = None
+        if self.users is not None and histories is not None:
+            users = self.users(histories.to(input_ids.device).reshape(len(input_ids), -1, histories.shape[-1]))
         embeddings: Tensor = self.item_vocabulary(input_ids, users)
         return embeddings
 

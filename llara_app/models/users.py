@@ -58,19 +58,18 @@ class ProjectedUsers(nn.Module):
         return self
 
     def forward(self, histories: Tensor) -> Tensor:
-        """Users' vectors ``[B, llm_size]`` of item indexes ``[B, L]``, oldest first, filled on the right with -1.
+        """Users' vectors ``[..., llm_size]`` of item indexes ``[..., L]``, oldest first, filled on the right with -1.
 
-        A row without any item gets a vector that means nothing: its prompt has no user token.
+        A user without any item gets a vector that means nothing: no prompt has a token for it.
         """
-        lengths = (histories != PADDING).sum(dim=1)
-        empty = lengths == 0
-        histories = histories.clone()
-        histories[empty, 0] = 0
+        rows = histories.reshape(-1, histories.shape[-1])
+        lengths = (rows != PADDING).sum(dim=1)
+        rows = torch.where((lengths == 0).unsqueeze(1), 0, rows)
         with torch.no_grad():
-            states = self.encoder.represent(histories, lengths.clamp_min(1)) * self.scale
+            states = self.encoder.represent(rows, lengths.clamp_min(1)) * self.scale
             states = nn.functional.rms_norm(states, states.shape[-1:])
         projected: Tensor = self.projector(states)
-        return projected
+        return projected.reshape(*histories.shape[:-1], -1)
 
     def histories(self, users: Sequence[Sequence[Item]]) -> Tensor:
         """What the encoder reads of users' items, ``[B, max_history]`` int64 filled with -1: the last ones it knows.

@@ -136,8 +136,8 @@ def test_a_loaded_bundle_computes_what_was_trained(world: World, tmp_path: Path)
     llm = load_llm(spec.llm)
     catalogue = world.store.catalogue("small")
     trained = build_model(spec, llm, catalogue).eval()
-    dataset, total_steps = make_dataset(world.store, spec, catalogue, llm, trained)
-    sampler = StepSampler(dataset.lengths(), batch_size=8, micro_batch_size=8, total_steps=total_steps, seed=0)
+    dataset = make_dataset(world.store, spec, catalogue, llm, trained)
+    sampler = StepSampler(dataset.lengths(), batch_size=8, micro_batch_size=8, total_steps=2, seed=0)
     batch = next(iter(make_loader(dataset, sampler)))
     run(world, tmp_path / "bundle", spec)
     bundle = load_bundle(tmp_path / "bundle", device="cpu", dtype=torch.float32)
@@ -153,9 +153,14 @@ def test_a_loaded_bundle_computes_what_was_trained(world: World, tmp_path: Path)
     torch.testing.assert_close(losses[0], losses[1])
 
 
-@pytest.mark.parametrize(("stop_after", "template"), [(1, "movie"), (3, "movie-keyed"), (5, "movie")])
-def test_resuming_is_bit_for_bit(world: World, tmp_path: Path, stop_after: int, template: str) -> None:
-    spec = world.spec(template)
+@pytest.mark.parametrize(
+    ("stop_after", "template", "alignment_steps"),
+    [(1, "movie", 0), (3, "movie-keyed", 0), (2, "movie-keyed", 4), (4, "movie-keyed", 4), (5, "movie", 4)],
+)
+def test_resuming_is_bit_for_bit(
+    world: World, tmp_path: Path, stop_after: int, template: str, alignment_steps: int
+) -> None:
+    spec = world.spec(template, alignment_steps=alignment_steps)
     whole = run(world, tmp_path / "whole", spec)
     output = tmp_path / "parts"
     prepare_run(world.store, spec, output)
@@ -215,7 +220,8 @@ def test_realised_hybrid_share_follows_the_schedule(world: World, workers: int, 
     llm = load_llm(spec.llm)
     catalogue = world.store.catalogue("small")
     model = build_model(spec, llm, catalogue)
-    dataset, total_steps = make_dataset(world.store, spec, catalogue, llm, model)
+    dataset = make_dataset(world.store, spec, catalogue, llm, model)
+    total_steps = dataset.curriculum.total_steps
     sampler = StepSampler(dataset.lengths(), batch_size=32, micro_batch_size=16, total_steps=total_steps, seed=0)
     assert total_steps >= 4 * sampler.steps_per_epoch > 16
     shares = np.zeros(total_steps)

@@ -243,7 +243,7 @@ def describe_run(state: RunState) -> str:
     recent = [step.loss for step in state.steps[-20:]]
     figures = [
         f"loss {sum(recent) / len(recent):.3f}",
-        f"p(τ) {last.probability:.2f}",
+        last.stage,
         f"{log.samples_per_second or 0:.1f} samples/s",
     ]
     if state.status is JobStatus.RUNNING:

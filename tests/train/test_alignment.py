@@ -1,0 +1,173 @@
+"""Alignment: what its lists ask, that a batch is a function of its step, and when a run has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from llara_app.models.llm import load_llm
+from llara_app.prompts import PromptTokenizer, find_template
+from llara_app.step_report import StepReport
+from tests.small_world import NUM_ITEMS, World, make_world
+from train.alignment import AlignmentList, AlignmentLists
+from train.batches import IGNORED
+from train.components import build_model
+from train.finetune import finetune, prepare_run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def lists(world: World) -> AlignmentLists:
+    llm = load_llm(str(world.llm))
+    tokenizer = PromptTokenizer(llm.tokenizer, llm.model.get_input_embeddings().weight.shape[0], NUM_ITEMS)
+    return AlignmentLists(
+        world.store.catalogue("small"),
+        world.store.sequences("small"),
+        world.store.split("small", "leave-one-out", "train").expanded(3),
+        find_template("movie-keyed"),
+        tokenizer,
+        seed=7,
+        num_candidates=10,
+    )
+
+
+def keys(lists: AlignmentLists, made: AlignmentList) -> list[int]:
+    """The indexes of the items whose tokens stand in a list."""
+    tokenizer = lists.prompt_tokenizer
+    return [i - tokenizer.vocabulary_size for i in made.ids if tokenizer.vocabulary_size <= i < tokenizer.user_id]
+
+
+def questions(lists: AlignmentLists, made: AlignmentList) -> list[tuple[int, list[int]]]:
+    """``(number of the user, ids to be answered)`` in turn, read from ids and labels."""
+    found: list[tuple[int, list[int]]] = []
+    for token, label in zip(made.ids, made.labels, strict=True):
+        if token >= lists.prompt_tokenizer.user_id:
+            found.append((token - lists.prompt_tokenizer.user_id, []))
+        if label != IGNORED:
+            found[-1][1].append(label)
+    return found
+
+
+def test_a_list_holds_each_candidate_once_and_asks_for_half_of_them(lists: AlignmentLists) -> None:
+    made = lists.make(0, 0)
+    assert len(keys(lists, made)) == len(set(keys(lists, made))) == 10
+    assert [number for number, _ in questions(lists, made)] == list(range(5)) == list(range(len(made.histories)))
+
+
+def test_every_question_is_answered_by_what_that_user_took_next(lists: AlignmentLists) -> None:
+    for slot in range(20):
+        made = lists.make(3, slot)
+        candidates = keys(lists, made)
+        for number, answer in questions(lists, made):
+            possible = {
+                int(history[len(before)])
+                for user in range(lists.sequences.num_users)
+                if (history := lists.sequences.history(user)) is not None
+                and (before := made.histories[number]) == history[: len(before)].tolist()
+                and len(before) < len(history)
+            }
+            titles = {
+                item: lists.prompt_tokenizer.encode_text(lists.catalogue[item].title + "\n") for item in possible
+            }
+            named = [item for item, title in titles.items() if title == answer]
+            assert len(named) == 1
+            assert named[0] in candidates
+
+
+def test_labels_are_the_tokens_that_follow(lists: AlignmentLists) -> None:
+    batch = next(lists.batches(2, batch_size=16, micro_batch_size=16))
+    offset = batch.input_ids.shape[1] - batch.labels.shape[1]
+    followed = torch.nn.functional.pad(batch.input_ids[:, offset + 1 :], (0, 1), value=-1)
+    asked = (batch.labels != IGNORED) & (followed != -1)
+    assert asked.sum() > 50
+    assert torch.equal(batch.labels[asked], followed[asked])
+    assert batch.histories.shape == (4, 5, 10)
+    assert batch.num_hybrid == 0
+
+
+def test_a_list_is_a_function_of_its_name(lists: AlignmentLists) -> None:
+    assert lists.make(5, 1) == lists.make(5, 1)
+    assert lists.make(5, 1).ids != lists.make(5, 2).ids
+    assert lists.make(5, 1).ids != lists.make(6, 1).ids
+
+
+@pytest.mark.parametrize(("batch_size", "micro_batch_size"), [(32, 16), (32, 2), (4, 4), (2, 1)])
+def test_processes_share_the_lists(lists: AlignmentLists, batch_size: int, micro_batch_size: int) -> None:
+    shares = [
+        list(lists.batches(1, batch_size=batch_size, micro_batch_size=micro_batch_size, rank=rank, world_size=2))
+        for rank in range(2)
+    ]
+    assert len(shares[0]) == len(shares[1])
+    slots = sorted(key.slot for share in shares for batch in share for key in batch.keys)
+    assert slots == list(range(max(2, batch_size // 4)))
+
+
+def test_each_user_of_a_row_has_its_own_vector(world: World, lists: AlignmentLists) -> None:
+    llm = load_llm(str(world.llm))
+    model = build_model(world.spec("movie-keyed"), llm, lists.catalogue)
+    assert model.users is not None
+    batch = next(lists.batches(0, batch_size=8, micro_batch_size=8))
+    embedded = model.embed(batch.input_ids, batch.histories)
+    vectors = model.users(batch.histories)
+    rows, places = (batch.input_ids >= lists.prompt_tokenizer.user_id).nonzero(as_tuple=True)
+    numbers = batch.input_ids[rows, places] - lists.prompt_tokenizer.user_id
+    torch.testing.assert_close(embedded[rows, places], vectors[rows, numbers])
+    assert len(torch.unique(vectors.flatten(0, 1), dim=0)) > 5
+    alone = model.users(batch.histories[1, 2:3])
+    torch.testing.assert_close(alone[0], vectors[1, 2])
+
+
+def run(world: World, output: Path, template: str, **config: object) -> list[StepReport]:
+    spec = world.spec(template, **config)
+    prepare_run(world.store, spec, output)
+    reports: list[StepReport] = []
+    finetune(world.store, spec, output, device="cpu", progress=reports.append)
+    return reports
+
+
+def test_alignment_comes_before_the_curriculum_and_leaves_it_as_it_is(world: World, tmp_path: Path) -> None:
+    plain = run(world, tmp_path / "plain", "movie-keyed")
+    aligned = run(world, tmp_path / "aligned", "movie-keyed", alignment_steps=4)
+    assert [report.aligning for report in aligned] == [True] * 4 + [False] * 6
+    assert [report.step for report in aligned] == list(range(10))
+    assert {report.total_steps for report in aligned} == {10}
+    rest = aligned[4:]
+    assert [r.probability for r in rest] == [r.probability for r in plain]
+    assert [r.num_hybrid for r in rest] == [r.num_hybrid for r in plain]
+    assert [r.learning_rate for r in rest] == [r.learning_rate for r in plain]
+    assert not np.allclose([r.loss for r in rest], [r.loss for r in plain])
+
+
+@pytest.mark.parametrize(
+    ("template", "config", "expected"),
+    [
+        ("movie", {}, 0),
+        ("movie-keyed-no-user", {}, 0),
+        ("movie-keyed", {"curriculum": "text"}, 0),
+        ("movie-keyed", {"hard_mode": "index", "easy_mode": "text"}, 0),
+        ("movie-keyed", {"hard_mode": "behaviour"}, 3),
+        ("movie-keyed", {"max_steps": 2}, 2),
+    ],
+)
+def test_only_runs_that_show_users_are_aligned(
+    world: World, tmp_path: Path, template: str, config: dict[str, object], expected: int
+) -> None:
+    reports = run(world, tmp_path / "bundle", template, **{"max_steps": 3, "alignment_steps": 3, **config})
+    assert sum(report.aligning for report in reports) == expected
+
+
+def test_the_loss_falls_while_aligning(world: World, tmp_path: Path) -> None:
+    reports = run(
+        world, tmp_path / "bundle", "movie-keyed", alignment_steps=40, max_steps=40, batch_size=16, learning_rate=3e-3
+    )
+    losses = [report.loss for report in reports if report.aligning]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
