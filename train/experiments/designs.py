@@ -40,6 +40,7 @@ PAPERS_CHAT = "GPT-4"
 
 HYBRID = "hybrid"
 WITHOUT_USER = "hybrid without the user token"
+UNALIGNED = "hybrid without alignment"
 PAPERS_PROMPT = "hybrid, the paper's prompt"
 CURRICULUM = "curriculum, linear"
 SCHEDULED = ("root", "cosine", "step")
@@ -199,8 +200,8 @@ def rq1(study: Study, morec: EncoderChoice | None = None, chat: ChatModel | None
 def rq2(study: Study) -> Design:
     """What each part of the hybrid prompt gives; random item embeddings tell meaning from mere extra tokens.
 
-    Where the template shows the user's token, hybrid prompts without it are one more system, and so are those of the
-    paper where the template is another form of them.
+    Where the template shows the user's token, hybrid prompts without it are one more system, those of the paper where
+    the template is another form of them, and those whose projectors were not aligned first.
     """
     (choice,) = study.encoders
     noise = EncoderChoice(
@@ -223,6 +224,9 @@ def rq2(study: Study) -> Design:
     for name, template in forms.items():
         other = replace(study, template_name=template, template=find_template(template))
         controls.append(finetuned(other, choice, name, study.config.curriculum))
+    if study.template.has_user and study.config.alignment_steps:
+        other = replace(study, config=study.config.model_copy(update={"alignment_steps": 0}))
+        controls.append(finetuned(other, choice, UNALIGNED, study.config.curriculum))
     hybrid = finetuned(study, choice, HYBRID, study.config.curriculum)
     return _design(
         study,
