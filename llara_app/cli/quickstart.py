@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BUNDLE = "demo-quickstart"
 PROTOCOL = "paper"
-STEPS = 200
+STEPS = 120
 ENCODER_EPOCHS = 15
 REDRAWS = 3
 USERS_SHOWN = 3
@@ -31,7 +31,13 @@ USERS_SHOWN = 3
     cls=Command,
     epilog=examples("llara-app quickstart", "llara-app quickstart --shipped", "llara-app quickstart --steps 500"),
 )
-@click.option("--steps", type=click.IntRange(1), default=STEPS, show_default=True, help="Of fine-tuning.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    default=STEPS,
+    show_default=True,
+    help="Of the curriculum, and as many before it to align the projectors (300 at most).",
+)
 @click.option("--shipped", is_flag=True, help="Use the trained bundle that comes with the package; train nothing.")
 def quickstart(steps: int, shipped: bool) -> None:
     """Demo data, an encoder, curriculum fine-tuning of the nano LLM, evaluation, recommendations.
