@@ -60,8 +60,9 @@ def build(workbench: Workbench, explore: Explore) -> None:
             elem_classes=["llara"],
             apply_default_css=False,
         )
-    drawn = gr.State(("", "", ""))
-    """Which bundle, of when, and which space the visitor's page has the crowd of: it is sent once."""
+        # Which bundle, of when, and which space the page has the crowd of: it is sent once.
+        # It stands inside the tab: between tabs, a state would take the place of one.
+        drawn = gr.State(("", "", ""))
 
     @on_page
     def show(visit: Visit, chosen: str, before: tuple[str, str, str]) -> list[Any]:

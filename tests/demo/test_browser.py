@@ -348,6 +348,10 @@ def test_training_is_followed_live_and_found_again_after_a_reload(open_page: Ope
 
 def test_evaluation_and_api_can_be_read(open_page: Open) -> None:
     page = open_page()
+    names = ["Explore", "Compare", "Map", "Training", "Evaluation", "API"]
+    for name in names:
+        page.get_by_role("tab", name=name).click()
+        assert page.get_by_role("tab").all_inner_texts() == names
     page.get_by_role("tab", name="Evaluation").click()
     expect_text(page, "#paper", "LLaRA (SASRec)")
     page.wait_for_selector("#intervals .js-plotly-plot")

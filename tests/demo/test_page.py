@@ -45,12 +45,15 @@ def test_build_demo_gives_blocks_and_serves_nothing(workbench: Workbench) -> Non
     assert demo.analytics_enabled is False
     labels = {block.label for block in demo.blocks.values() if getattr(block, "label", None)}
     assert {"Dataset", "Model", "User", "Add a title", "Run"} <= labels
+    # Anything else between tabs would take the place of one in the page's row of tabs.
+    (tabs,) = (block for block in demo.blocks.values() if isinstance(block, gr.Tabs))
+    assert all(isinstance(child, gr.Tab) for child in tabs.children)
 
 
 def test_reports_are_shown_in_a_frame_that_runs_nothing() -> None:
     folder = locations.experiments() / "rq1"
     folder.mkdir(parents=True)
-    (folder / "report.html").write_text('<p title="a">found</p><script>alert(1)</script>')
+    (folder / "report.html").write_text(f'<p title="a">found</p><script>alert(1)</script><pre>{folder}</pre>')
     document = {"title": "RQ1 <b>", "question": "Better?", "created_at": "2026-01-02"}
     (folder / "results.json").write_text(json.dumps(document))
     try:
@@ -60,7 +63,7 @@ def test_reports_are_shown_in_a_frame_that_runs_nothing() -> None:
         assert "sandbox" in frame and "allow-" not in frame
         assert "<script" not in page and "<b>" not in page
         assert "&lt;p title=&quot;a&quot;&gt;found" in frame
-        assert str(folder) not in page
+        assert str(locations.home()) not in page and str(Path("experiments", "rq1")) in frame
         with pytest.raises(NotFoundError):
             report_page("../rq1")
     finally:
