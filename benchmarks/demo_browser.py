@@ -51,7 +51,7 @@ PATIENCE = 300_000
 """Milliseconds that anything may take."""
 
 STEPS = 20
-"""Of the mouse, while it drags the map about or hovers over it."""
+"""Of the mouse, while it drags the map about or hovers over it; and turns of its wheel."""
 
 WATCH = """
 window.longest = 0;
@@ -185,11 +185,9 @@ def visit(page: Page, pictures: Path | None) -> dict[str, Any]:
     measured["choose_a_user"] = watch.timed(choose.click, changed, before)
     picture("explore")
 
-    drawn = "document.querySelector('#map .js-plotly-plot .legend') !== null"
+    drawn = "Number(document.querySelector('#map canvas')?.dataset.drawn) > 0"
     measured["map_first"] = watch.timed(partial(open_tab, page, "Map"), drawn)
-    measured["map_points"] = page.evaluate(
-        "document.querySelector('#map .js-plotly-plot')._fullData.reduce((sum, trace) => sum + trace._length, 0)"
-    )
+    measured["map_points"] = page.evaluate("Number(document.querySelector('#map canvas').dataset.drawn)")
     page.wait_for_timeout(2000)
     before = page.locator("#map").locator("xpath=ancestor::*[contains(@class, 'llara-card')][1]").inner_text()
     other = page.get_by_label("The LLM’s input space")
@@ -199,7 +197,7 @@ def visit(page: Page, pictures: Path | None) -> dict[str, Any]:
     page.wait_for_timeout(3000)
     measured["map_drag"] = watch.interacted(lambda: drag(page))
     measured["map_hover"] = watch.interacted(lambda: hover(page))
-    measured["map_zoom"] = watch.interacted(lambda: page.mouse.wheel(0, -240))
+    measured["map_zoom"] = watch.interacted(lambda: zoom(page))
     picture("map")
 
     open_tab(page, "Compare")
@@ -240,8 +238,15 @@ def hover(page: Page) -> None:
         page.mouse.move(x - 5 * step, y + 4 * step)
 
 
+def zoom(page: Page) -> None:
+    """Turn the wheel over the map, in :data:`STEPS` steps, each shown before the next."""
+    for _ in range(STEPS):
+        page.mouse.wheel(0, -24)
+        page.evaluate("new Promise(requestAnimationFrame)")
+
+
 def middle_of_the_map(page: Page) -> tuple[float, float]:
-    box = page.locator("#map .js-plotly-plot").bounding_box()
+    box = page.locator("#map canvas").first.bounding_box()
     assert box is not None
     return box["x"] + box["width"] / 2, box["y"] + min(box["height"] / 2, 300)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -14,6 +15,7 @@ from demo.explore import QUICK
 from demo.failures import on_page
 from demo.results import Measured, measured
 from demo.workbench import Workbench
+from llara_app import locations
 from llara_app.errors import DataError, NotFoundError
 from llara_app.metric_names import METRICS
 from llara_app.paper import PAPER_ROWS, RQ1, paper_interval
@@ -122,6 +124,7 @@ def report_page(name: str) -> str:
         content = report.page.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise DataError("A report cannot be read", report.folder.name, "Run its experiment again.") from error
+    content = content.replace(f"{locations.home()}{os.sep}", "")
     head = markup.heading(report.title, report.question)
     frame = f'<iframe class="report" sandbox title="{escape(report.title)}" srcdoc="{escape(content)}"></iframe>'
     return f"{head}{frame}"

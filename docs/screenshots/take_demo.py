@@ -40,7 +40,7 @@ def compare(page: Page) -> None:
 def item_map(page: Page) -> None:
     explore(page)
     page.get_by_role("tab", name="Map").click()
-    page.wait_for_selector("#map .js-plotly-plot .point")
+    page.wait_for_selector("#map canvas[data-drawn]")
 
 
 # Name -> what is done first, width and height, light or dark.

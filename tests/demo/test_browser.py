@@ -17,9 +17,10 @@ from demo.workbench import Workbench
 from llara_app import locations
 from llara_app.models.manifest import LOG_FILE, MANIFEST_FILE
 from tests.demo.conftest import PATIENCE
+from tests.small_world import NUM_ITEMS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 Open = Callable[..., "Page"]
 
@@ -183,9 +184,118 @@ def test_compare_and_map(open_page: Open) -> None:
     expect_text(page, "#compare-table", "hybrid · second")
     assert page.locator("#compare-result .variant").count() == 7
     page.get_by_role("tab", name="Map").click()
-    page.wait_for_selector("#map .js-plotly-plot .scatterlayer .point")
+    assert drawn_items(page) == NUM_ITEMS
     page.get_by_label("The LLM’s input space").check()
-    page.wait_for_selector("#map .js-plotly-plot .scatterlayer .point")
+    page.wait_for_function("text => document.querySelector('#map').innerText !== text", arg=page.inner_text("#map"))
+    assert drawn_items(page) == NUM_ITEMS
+
+
+def drawn_items(page: Page) -> int:
+    """How many items the map shows, once it has been drawn."""
+    page.wait_for_function("document.querySelector('#map canvas')?.dataset.drawn !== undefined")
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return int(page.locator("#map canvas").first.get_attribute("data-drawn") or 0)
+
+
+def test_the_map_by_pointer_and_by_keys(open_page: Open) -> None:
+    page = open_page()
+    predicted(page)
+    choose_user(page, "u007")
+    expect_text(page, "#predictions", "actually chosen next")
+    page.get_by_role("tab", name="Map").click()
+    assert drawn_items(page) == NUM_ITEMS
+    tip, canvas = page.locator("#map .tip"), page.locator("#map canvas").first
+
+    # The marks have names, which show where they are.
+    last = page.locator("#map .marked section").first.locator("li button").last
+    last.focus()
+    expect_text(page, "#map .tip.shown", last.inner_text())
+    # A pointer over that place says the same.
+    at = middle_of(page.locator("#map .ring"))
+    page.mouse.move(0, 0)
+    last.blur()
+    assert not tip.is_visible()
+    page.mouse.move(*at)
+    expect_text(page, "#map .tip.shown", last.inner_text())
+    expect_text(page, "#map .tip.shown", "oldest first")
+
+    # A wheel over a map that nobody has taken hold of belongs to the page.
+    page.mouse.wheel(0, -240)
+    assert drawn_items(page) == NUM_ITEMS
+    canvas.focus()
+    for _ in range(6):
+        page.keyboard.press("+")
+    closer = drawn_items(page)
+    assert 0 < closer < NUM_ITEMS
+    page.keyboard.press("0")
+    assert drawn_items(page) == NUM_ITEMS
+    page.mouse.move(*middle_of(canvas))
+    page.mouse.wheel(0, -1200)
+    page.wait_for_function("n => Number(document.querySelector('#map canvas').dataset.drawn) < n", arg=NUM_ITEMS)
+    page.get_by_role("button", name="Show all items").click()
+    assert drawn_items(page) == NUM_ITEMS
+
+    # Dragged, all moves along: the place under the pointer goes with it.
+    for _ in range(3):
+        page.get_by_role("button", name="Zoom in").click()
+    last.hover()
+    before = page.locator("#map .ring").bounding_box()
+    middle = middle_of(canvas)
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 12, middle[1])
+    page.mouse.up()
+    last.hover()
+    after = page.locator("#map .ring").bounding_box()
+    assert before is not None and after is not None
+    assert abs(after["x"] - before["x"]) == pytest.approx(12, abs=1.5)
+
+    page.get_by_role("button", name="Show all items").click()
+    group = page.locator("#map .groups button").first
+    group.click()
+    assert group.get_attribute("aria-pressed") == "false"
+    assert 0 < drawn_items(page) < NUM_ITEMS
+
+
+def middle_of(place: Locator) -> tuple[float, float]:
+    box = place.bounding_box()
+    assert box is not None
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_titles_on_the_map_stay_text_in_the_dark_and_on_a_phone(open_page: Open) -> None:
+    page = open_page(width=390, scheme="dark")
+    predicted(page)
+    for word in ("script", "img"):
+        page.get_by_label("Add a title").fill(word)
+        expect_text(page, "#titles", word)
+        page.locator("#titles [data-action=add]").first.click()
+        page.wait_for_function("w => document.querySelector('#history ol .name').innerText.includes(w)", arg=word)
+    expect_text(page, "#prompt", "<script>document.title='owned'</script>")
+    open_tab(page, "Map")
+    assert drawn_items(page) == NUM_ITEMS
+    page.locator("#map .marked li button", has_text="<script>").first.focus()
+    expect_text(page, "#map .tip.shown", "<script>document.title='owned'</script>")
+    assert page.title() == "LLaRA: an item is a token"
+    assert page.locator("#map img, #map script").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    dark = page.evaluate(CORNER)
+    page.locator("[data-colours]").click()
+    page.wait_for_function(f"({CORNER})() !== {dark}")
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Click on a tab, which a narrow screen keeps in a menu."""
+    tab = page.get_by_role("tab", name=name)
+    if tab.is_visible():
+        tab.click()
+    else:
+        page.locator(".overflow-menu > button").click()
+        page.locator(".overflow-dropdown button", has_text=name).click()
+
+
+CORNER = """() => document.querySelector('#map canvas').getContext('2d').getImageData(1, 1, 1, 1).data[0]"""
+"""The red of the map's ground."""
 
 
 def test_a_model_that_fails_to_load_is_told_and_the_page_goes_on(open_page: Open, demo_home: Path) -> None:
@@ -238,6 +348,10 @@ def test_training_is_followed_live_and_found_again_after_a_reload(open_page: Ope
 
 def test_evaluation_and_api_can_be_read(open_page: Open) -> None:
     page = open_page()
+    names = ["Explore", "Compare", "Map", "Training", "Evaluation", "API"]
+    for name in names:
+        page.get_by_role("tab", name=name).click()
+        assert page.get_by_role("tab").all_inner_texts() == names
     page.get_by_role("tab", name="Evaluation").click()
     expect_text(page, "#paper", "LLaRA (SASRec)")
     page.wait_for_selector("#intervals .js-plotly-plot")

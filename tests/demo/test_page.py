@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -9,12 +10,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+import numpy as np
 import pytest
 import torch
 
-from demo import asking, charts, item_maps
+from demo import asking, charts, item_maps, map_data
 from demo.app import build_demo
 from demo.evaluation import intervals, kept_reports, measured_table, report_page
 from demo.examples import examples_of, series_examples
@@ -27,7 +30,7 @@ from demo.workbench import Workbench
 from llara_app import locations
 from llara_app.catalogue import Catalogue, Item
 from llara_app.errors import BundleError, LlaraError, NotFoundError
-from llara_app.item_map import Space, principal_components
+from llara_app.item_map import ItemMap, Space, principal_components
 from llara_app.paper import PAPER_ROWS, RQ1, paper_interval
 from llara_app.prompts import PromptMode
 from tests.small_world import World
@@ -42,12 +45,15 @@ def test_build_demo_gives_blocks_and_serves_nothing(workbench: Workbench) -> Non
     assert demo.analytics_enabled is False
     labels = {block.label for block in demo.blocks.values() if getattr(block, "label", None)}
     assert {"Dataset", "Model", "User", "Add a title", "Run"} <= labels
+    # Anything else between tabs would take the place of one in the page's row of tabs.
+    (tabs,) = (block for block in demo.blocks.values() if isinstance(block, gr.Tabs))
+    assert all(isinstance(child, gr.Tab) for child in tabs.children)
 
 
 def test_reports_are_shown_in_a_frame_that_runs_nothing() -> None:
     folder = locations.experiments() / "rq1"
     folder.mkdir(parents=True)
-    (folder / "report.html").write_text('<p title="a">found</p><script>alert(1)</script>')
+    (folder / "report.html").write_text(f'<p title="a">found</p><script>alert(1)</script><pre>{folder}</pre>')
     document = {"title": "RQ1 <b>", "question": "Better?", "created_at": "2026-01-02"}
     (folder / "results.json").write_text(json.dumps(document))
     try:
@@ -57,7 +63,7 @@ def test_reports_are_shown_in_a_frame_that_runs_nothing() -> None:
         assert "sandbox" in frame and "allow-" not in frame
         assert "<script" not in page and "<b>" not in page
         assert "&lt;p title=&quot;a&quot;&gt;found" in frame
-        assert str(folder) not in page
+        assert str(locations.home()) not in page and str(Path("experiments", "rq1")) in frame
         with pytest.raises(NotFoundError):
             report_page("../rq1")
     finally:
@@ -200,33 +206,48 @@ def test_failures_are_text_without_paths(monkeypatch: pytest.MonkeyPatch) -> Non
 # Pictures
 
 
+def unpacked(document: dict[str, Any], name: str) -> np.ndarray:
+    """One of the packed columns of a map's crowd."""
+    return np.frombuffer(base64.b64decode(document[name]), "u1" if name == "group" else "<f4")
+
+
 @pytest.mark.parametrize("space", list(Space))
 def test_the_map_marks_history_predictions_and_the_true_next(workbench: Workbench, space: Space) -> None:
     visit = replace(first_visit(workbench), history=("i0", "i1", "i2"), next_item="i3")
-    picture, facts = item_maps.draw(workbench, visit, space)
-    traces = {trace.name: trace for trace in picture.data}
-    assert len(traces["history, oldest = 1"].x) == 3
-    assert len(traces["predictions"].x) == 5
-    assert "actually chosen next" in traces
-    crowd = [trace for trace in picture.data if trace.name.endswith("0s")]
-    assert "40 items" in facts and sum(len(trace.x) for trace in crowd) == 40
-    assert "<img" not in picture.to_json() and "<script" not in picture.to_json()
-    assert workbench.item_map("first", space) is workbench.item_map("first", space)
+    marks = json.loads(item_maps.marks(workbench, visit, space))
+    assert [mark["role"] for mark in marks] == ["history"] * 3 + ["prediction"] * 5 + ["next"]
+    assert [mark["label"] for mark in marks] == ["1", "2", "3", "1", "2", "3", "4", "5", ""]
+    # Titles go as they are: the page's script shows them as text.
+    assert marks[1]["title"] == "<script>document.title='owned'</script> (1961)"
+    assert item_maps.facts(workbench, visit, space).startswith("40 items · two directions hold ")
+    places = workbench.item_map("first", space)
+    crowd = json.loads(map_data.crowd(workbench.catalogue("first"), places))
+    x, y = unpacked(crowd, "x"), unpacked(crowd, "y")
+    assert (marks[0]["x"], marks[0]["y"]) == pytest.approx((x[0], y[0]), abs=1e-6)
+    assert (x.min(), x.max(), y.min(), y.max()) == (0, 1, 0, 1)
+    # Where x grows, the first direction does.
+    assert (np.argsort(x) == np.argsort(places.coordinates[:, 0].astype("f4"))).all()
+    assert workbench.item_map("first", space) is places
 
 
-def test_a_large_catalogue_is_drawn_by_webgl_and_sampled() -> None:
-    for count, kind, drawn in (
-        (3_000, "scattergl", 3_000),
-        (25_000, "scattergl", charts.MAX_POINTS),
-        (100, "scatter", 100),
-    ):
-        items = tuple(Item(i, str(i), f"Film {i}", {"genres": ["Drama" if i % 2 else "War"]}) for i in range(count))
-        places = principal_components(torch.arange(count * 3.0).reshape(count, 3).sin())
-        picture = charts.item_map(Catalogue("d", "movie", items), places, items[:3], [(items[5], 0.5)], items[9])
-        crowd = [trace for trace in picture.data if trace.name in ("Drama", "War")]
-        # WebGL's crowd would lie over a history that is drawn in SVG.
-        assert {trace.type for trace in picture.data} == {kind}
-        assert sum(len(trace.x) for trace in crowd) == drawn
+@pytest.mark.parametrize(("count", "drawn"), [(100, 100), (map_data.MAX_POINTS + 5_000, map_data.MAX_POINTS)])
+def test_a_map_s_crowd_is_grouped_and_sampled(count: int, drawn: int) -> None:
+    items = tuple(Item(i, str(i), f"Film {i}", {"genres": ["War" if i % 3 else "Drama"]}) for i in range(count))
+    places = principal_components(torch.arange(count * 3.0).reshape(count, 3).sin())
+    crowd = json.loads(map_data.crowd(Catalogue("d", "movie", items), places))
+    assert [group["name"] for group in crowd["groups"]] == ["War", "Drama", "other"]
+    assert len(crowd["titles"]) == len(unpacked(crowd, "x")) == len(unpacked(crowd, "y")) == drawn
+    numbers = [int(title.removeprefix("Film ")) for title in crowd["titles"]]
+    assert (unpacked(crowd, "group") == [0 if number % 3 else 1 for number in numbers]).all()
+    # Items that the sample lacks are marked all the same.
+    assert len(json.loads(map_data.marks(places, items[:3], [(items[5], 0.5)], items[-1]))) == 5
+
+
+def test_items_without_groups_in_one_place_are_a_map_too() -> None:
+    items = tuple(Item(i, str(i), f"Thing {i}") for i in range(3))
+    crowd = json.loads(map_data.crowd(Catalogue("d", "item", items), ItemMap(np.zeros((3, 2)), 0.0)))
+    assert unpacked(crowd, "x").tolist() == [0.5] * 3
+    assert [group["name"] for group in crowd["groups"]] == ["items"]
 
 
 def test_principal_components_find_the_widest_directions() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llara_app import locations
 from llara_app.encoders import (
     ARCHITECTURES,
     SASRecConfig,
@@ -32,7 +33,7 @@ from train.experiments.leakage import checked_splits, require_not_trained_on
 from train.experiments.parts import Finetuning, LLMChoice, RandomEncoder, TrainedEncoder, TrainedMoRec
 from train.experiments.plan import Data
 from train.experiments.plots import Curve
-from train.experiments.report import Picture, Report, Table, open_folder, page
+from train.experiments.report import Picture, Report, Table, open_folder, page, public
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +286,19 @@ def test_names_from_outside_are_shown_and_not_obeyed() -> None:
     references.feed(page(report))
     assert "script" not in references.tags
     assert references.found == ["data:image/png;base64,"]
+
+
+def test_a_report_s_page_tells_no_absolute_path(tmp_path: Path) -> None:
+    inside, outside = locations.home() / "encoders" / "mine", tmp_path / "elsewhere" / "my-llm"
+    settings = {"llm": str(outside), "dataset": "demo/x", "encoders": {"SASRec": [str(inside), 3]}, "seed": None}
+    assert public(settings) == {
+        "llm": "my-llm",
+        "dataset": "demo/x",
+        "encoders": {"SASRec": [str(Path("encoders", "mine")), 3]},
+        "seed": None,
+    }
+    shown = page(Report("T", "Q?", [], [], [], [], {"settings": settings}))
+    assert "my-llm" in shown and str(tmp_path) not in shown and str(locations.home()) not in shown
 
 
 def test_a_curve_is_the_mean_over_seeds_and_neighbouring_steps() -> None:

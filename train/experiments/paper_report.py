@@ -14,7 +14,7 @@ from train.experiments import plots
 from train.experiments.findings import Finding, Outcome, findings, outcomes
 from train.experiments.plan import Design
 from train.experiments.plots import Curve
-from train.experiments.report import Picture, Report, Table
+from train.experiments.report import Picture, Report, Table, public
 from train.experiments.runner import Measured
 from train.metrics import Estimate
 
@@ -54,7 +54,7 @@ def paper_report(design: Design, measured: Sequence[Measured]) -> Report:
     data = (
         f"{first.dataset}, protocol {design.data.protocol}, {design.asked.split} split: {first.n:,} users, "
         f"{first.num_candidates} candidates, {first.redraws} redraws. Candidates {first.candidates_hash[:12]}. "
-        f"LLM {design.settings['llm']}, prompt template {design.settings['template_name']}."
+        f"LLM {public(design.settings['llm'])}, prompt template {public(design.settings['template_name'])}."
     )
     background = [data, RIGOUR, design.expected]
     if with_paper and first.dataset in PAPER_ROWS:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
+from typing import Any
 
+from llara_app import locations
 from llara_app.errors import DataError, UsageError
 from llara_app.files import write_whole
 from llara_app.reports import PAGE_FILE, RESULTS_FILE
@@ -108,9 +110,24 @@ def _created(results: Path) -> str | None:
         return None
 
 
+def public(value: Any) -> Any:
+    """`value` as a page that is passed on shows it: no absolute path stands in it.
+
+    A path inside the home is shown from there on, any other one by its last part; mappings and sequences are walked.
+    """
+    if isinstance(value, Mapping):
+        return {public(key): public(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [public(inner) for inner in value]
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    path, home = Path(value).resolve(), locations.home().resolve()
+    return str(path.relative_to(home)) if path.is_relative_to(home) else path.name
+
+
 def page(report: Report) -> str:
     """The report as one HTML document without a reference to anything outside it."""
-    settings = json.dumps(report.document.get("settings", {}), indent=2, ensure_ascii=False)
+    settings = json.dumps(public(report.document.get("settings", {})), indent=2, ensure_ascii=False)
     parts = [
         f"<h1>{escape(report.title)}</h1>",
         f"<p><strong>{escape(report.question)}</strong></p>",
