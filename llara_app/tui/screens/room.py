@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from textual.app import ComposeResult
+from textual.events import Event, ScreenResume
 from textual.screen import Screen
 
+from llara_app.tui.screens.turns import TakesTurns
 from llara_app.tui.widgets.bars import NARROW, WIDE, KeyBar, TopBar
 
 if TYPE_CHECKING:
     from llara_app.tui.app import LlaraTui
 
 
-class Room(Screen[None]):
+class Room(TakesTurns, Screen[None]):
     """A main screen."""
 
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - as Textual declares it
@@ -30,7 +32,12 @@ class Room(Screen[None]):
     AUTO_FOCUS = ""
     room = ""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._styled_in = ""
+
     def compose(self) -> ComposeResult:
+        self._styled_in = self.app.theme
         self._fit_terminal()
         yield TopBar(self.room)
         yield from self.compose_room()
@@ -50,6 +57,14 @@ class Room(Screen[None]):
     @property
     def tui(self) -> LlaraTui:
         return cast("LlaraTui", self.app)
+
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, ScreenResume):
+            # A new widget is styled when it is mounted, a changed one when it changes: all of them need it anew only
+            # for a theme that was changed while one was elsewhere.
+            event.refresh_styles = self._styled_in != self.app.theme
+            self._styled_in = self.app.theme
+        await super().on_event(event)
 
     def on_screen_resume(self) -> None:
         self.show_status()
