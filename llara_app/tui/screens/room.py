@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from textual.app import ComposeResult
-from textual.events import Event, ScreenResume
+from textual.events import DescendantFocus, Event, ScreenResume
 from textual.screen import Screen
+from textual.widget import Widget
 
 from llara_app.tui.screens.turns import TakesTurns
 from llara_app.tui.widgets.bars import NARROW, WIDE, KeyBar, TopBar
@@ -72,6 +73,20 @@ class Room(TakesTurns, Screen[None]):
 
     def entered(self) -> None:
         """The person came to this room."""
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """Mark the pane that has the focus; `:focus-within` would style anew all that is in it."""
+        for pane in self.query(".pane"):
+            self.mark(pane, "-focused-pane", pane in event.widget.ancestors)
+
+    def mark(self, widget: Widget, name: str, on: bool) -> None:
+        """Give a widget a class, or take it, that says how the widget itself looks and nothing of what is in it.
+
+        Other classes have all that is within styled anew: with large panes that is felt.
+        """
+        if widget.has_class(name) != on:
+            widget.set_class(on, name, update=False)
+            self.app.stylesheet.update_nodes([widget])
 
     def show_status(self) -> None:
         """Say in the top bar what is open."""
