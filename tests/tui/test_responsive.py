@@ -112,7 +112,7 @@ async def test_a_dialog_dims_what_lies_below_as_textual_does(app: LlaraTui) -> N
     async with app.run_test(size=(80, 24)) as pilot:
         await predicted(pilot)
         below, tint = app.screen, Color(20, 22, 31, 0.6)
-        drawn = BackgroundScreen(below, tint).__rich_console__(app.console, app.console.options)
+        drawn = app.console.render(BackgroundScreen(below, tint), app.console.options)
         expected = Strip(segment for segment in drawn if segment.text != "\n").simplify()
         dimmed = Dimmed(below, tint)
         lines = dimmed.render_strips(80, 24, Style(), RenderOptions(lambda style: Style(), {}))
