@@ -20,7 +20,7 @@ from textual.screen import Screen
 from llara_app.errors import LlaraError
 from llara_app.tui.core import Core
 from llara_app.tui.idle import WARM_UP_AFTER, GarbageCollection, import_rooms
-from llara_app.tui.palette import ActionProvider
+from llara_app.tui.palette import ActionPalette, ActionProvider
 from llara_app.tui.settings import read_settings, write_settings
 from llara_app.tui.themes import DARK, LIGHT, VARIABLES
 from llara_app.tui.workspace import Workspace
@@ -200,6 +200,10 @@ class LlaraTui(App[None]):
 
         if not isinstance(self.screen, Help):
             self.push_screen(Help())
+
+    def action_command_palette(self) -> None:
+        if not isinstance(self.screen, ActionPalette):
+            self.push_screen(ActionPalette(id="--command-palette"))
 
     def action_theme(self) -> None:
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name

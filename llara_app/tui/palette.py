@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from rich.console import RenderableType
 from textual.binding import Binding
-from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
+
+from llara_app.tui.screens.overlay import dim_below
+from llara_app.tui.screens.turns import TakesTurns
 
 if TYPE_CHECKING:
     from llara_app.tui.app import LlaraTui
@@ -51,3 +55,10 @@ class ActionProvider(Provider):
     async def _enter_and_run(self, room: str, action: str) -> None:
         await self.app.switch_mode(room)
         await self.app.run_action(action, self.app.screen)
+
+
+class ActionPalette(TakesTurns, CommandPalette):
+    """Textual's palette over a dimmed screen."""
+
+    def render(self) -> RenderableType:
+        return dim_below(super().render())

@@ -9,12 +9,21 @@ import time
 from pathlib import Path
 
 import pytest
+from textual.color import Color
+from textual.renderables.background_screen import BackgroundScreen
+from textual.strip import Strip
+from textual.style import Style
+from textual.visual import RenderOptions
+from textual.widgets import Input
 
 from llara_app.engine import EngineProcess
 from llara_app.store import Store
 from llara_app.tui.app import LlaraTui
 from llara_app.tui.core import Core
-from tests.tui.fakes import films_source, make_bundle, until
+from llara_app.tui.screens.overlay import Dimmed
+from llara_app.tui.screens.train import Train
+from llara_app.tui.widgets.choice import Choice
+from tests.tui.fakes import films_source, make_bundle, predicted, until
 
 HEAVY = ("torch", "transformers", "polars", "numpy", "sqlite_utils", "pydantic", "gradio")
 LONGEST_PAUSE = 1.0
@@ -73,6 +82,42 @@ async def test_heartbeat_while_a_model_loads_a_search_runs_and_an_import_goes_on
     assert len(pauses) > 10
     assert max(pauses) < LONGEST_PAUSE
     assert [info.name for info in store.datasets()] == ["films", "shop"]
+
+
+async def test_keys_typed_while_a_room_opens_are_its_own(app: LlaraTui) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        # "n" means another thing in the room that one leaves.
+        app.simulate_key("3")
+        app.simulate_key("n")
+        await until(pilot, lambda: isinstance(app.focused, Choice) and app.focused.id == "dataset")
+        await pilot.press("tab", "x")
+        assert app.screen.query_one("#llm", Input).value == "x"
+        assert not app.errors
+
+
+async def test_a_room_wears_the_theme_that_was_chosen_elsewhere(app: LlaraTui) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        await pilot.press("3")
+        await until(pilot, lambda: isinstance(app.screen, Train))
+        label = app.screen.query_one("#field-labels")
+        dark = label.styles.color
+        await pilot.press("1", "T", "3")
+        await until(pilot, lambda: app.theme == "llara-light" and isinstance(app.screen, Train))
+        await until(pilot, lambda: label.styles.color != dark)
+
+
+async def test_a_dialog_dims_what_lies_below_as_textual_does(app: LlaraTui) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        await predicted(pilot)
+        below, tint = app.screen, Color(20, 22, 31, 0.6)
+        drawn = app.console.render(BackgroundScreen(below, tint), app.console.options)
+        expected = Strip(segment for segment in drawn if segment.text != "\n").simplify()
+        dimmed = Dimmed(below, tint)
+        lines = dimmed.render_strips(80, 24, Style(), RenderOptions(lambda style: Style(), {}))
+        assert len(lines) == dimmed.get_height({}, 80) == 24
+        assert Strip.join(lines).simplify() == expected
 
 
 def test_a_cancelled_import_leaves_nothing(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
+from llara_app.tui.screens.overlay import Overlay
 from llara_app.tui.text import fit, title
 from llara_app.tui.widgets.lines import LineList
 
@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 CLOSE = Binding("escape", "dismiss_nothing", "Close", id="dialog.close", tooltip="Close without doing anything")
 
 
-class Dialog(ModalScreen[Value], Generic[Value]):
+class Dialog(Overlay[Value], Generic[Value]):
     """A box in the middle of the screen; Escape closes it without an answer."""
 
     BINDINGS: ClassVar[list[BindingType]] = [CLOSE]

@@ -343,15 +343,17 @@ class Explore(ExploreEdits):
             self.app.call_later(self.app.run_action, f"go('{chosen}')")
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
-        # On small screens only one pane is seen: the one that has the focus.
         for name, pane in PANES.items():
-            if event.widget in self.query_one(f"#{pane}").walk_children():
+            if self.query_one(f"#{pane}") in event.widget.ancestors:
                 self._bring_forward(name)
 
     def _bring_forward(self, name: str) -> None:
+        """Show a pane before the focus goes there: on small screens only the one that has it is seen."""
         for each, pane in PANES.items():
-            self.query_one(f"#{pane}").set_class(each == name, "-focused-pane")
-        self.query_one("#explore").set_class(name == "users", "-at-users")
+            self.mark(self.query_one(f"#{pane}"), "-focused-pane", each == name)
+        middle = self.query_one("#middle")
+        self.mark(middle, "-behind-users", name == "users")
+        self.mark(middle, "-focused-column", name in ("history", "prompt"))
 
     def action_search(self) -> None:
         self._bring_forward("users")

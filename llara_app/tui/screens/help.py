@@ -10,9 +10,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.events import Key
-from textual.screen import ModalScreen
 from textual.widgets import Label, Static
 
+from llara_app.tui.screens.overlay import Overlay
 from llara_app.tui.settings import settings_path
 from llara_app.tui.text import fit
 from llara_app.tui.widgets.lines import LineList
@@ -46,7 +46,7 @@ class KeyLines(LineList):
         return text.append(fit(binding.tooltip or "", max(0, width - 41)), self.part("lines--muted"))
 
 
-class Help(ModalScreen[None]):
+class Help(Overlay[None]):
     """The help screen; enter on a line changes its key."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -103,7 +103,7 @@ class Help(ModalScreen[None]):
             lines.refresh()
 
 
-class CaptureKey(ModalScreen[str]):
+class CaptureKey(Overlay[str]):
     """Waits for one key."""
 
     def __init__(self, action: str) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from textual.app import ComposeResult
+from textual.events import DescendantFocus, Event, ScreenResume
 from textual.screen import Screen
+from textual.widget import Widget
 
+from llara_app.tui.screens.turns import TakesTurns
 from llara_app.tui.widgets.bars import NARROW, WIDE, KeyBar, TopBar
 
 if TYPE_CHECKING:
     from llara_app.tui.app import LlaraTui
 
 
-class Room(Screen[None]):
+class Room(TakesTurns, Screen[None]):
     """A main screen."""
 
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - as Textual declares it
@@ -30,7 +33,12 @@ class Room(Screen[None]):
     AUTO_FOCUS = ""
     room = ""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._styled_in = ""
+
     def compose(self) -> ComposeResult:
+        self._styled_in = self.app.theme
         self._fit_terminal()
         yield TopBar(self.room)
         yield from self.compose_room()
@@ -51,12 +59,34 @@ class Room(Screen[None]):
     def tui(self) -> LlaraTui:
         return cast("LlaraTui", self.app)
 
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, ScreenResume):
+            # A new widget is styled when it is mounted, a changed one when it changes: all of them need it anew only
+            # for a theme that was changed while one was elsewhere.
+            event.refresh_styles = self._styled_in != self.app.theme
+            self._styled_in = self.app.theme
+        await super().on_event(event)
+
     def on_screen_resume(self) -> None:
         self.show_status()
         self.entered()
 
     def entered(self) -> None:
         """The person came to this room."""
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """Mark the pane that has the focus; `:focus-within` would style anew all that is in it."""
+        for pane in self.query(".pane"):
+            self.mark(pane, "-focused-pane", pane in event.widget.ancestors)
+
+    def mark(self, widget: Widget, name: str, on: bool) -> None:
+        """Give a widget a class, or take it, that says how the widget itself looks and nothing of what is in it.
+
+        Other classes have all that is within styled anew: with large panes that is felt.
+        """
+        if widget.has_class(name) != on:
+            widget.set_class(on, name, update=False)
+            self.app.stylesheet.update_nodes([widget])
 
     def show_status(self) -> None:
         """Say in the top bar what is open."""

@@ -96,7 +96,7 @@ class Train(Room):
         with Horizontal(id="train"):
             with Vertical(id="form-pane", classes="pane"):
                 yield TrainingForm(self.tui.core.db_option)
-            with Vertical(id="run-pane", classes="pane"):
+            with Vertical(id="run-pane", classes="pane -no-curve"):
                 yield RunLines()
                 yield Static("", id="run-facts", markup=False)
                 yield ProgressBar(id="run-progress", show_eta=False)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Grid, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import Button, Input, Label, Static
 
@@ -33,6 +33,8 @@ NUMBERS = {
     "learning_rate": ("Learning rate", float),
     "lora_rank": ("LoRA rank", int),
 }
+LABELS = ("Dataset", "LLM", *(label for _, label, _ in CHOICES), *(label for label, _ in NUMBERS.values()), "Name")
+"""Of the fields, in their order."""
 
 
 class TrainingForm(VerticalScroll):
@@ -51,22 +53,20 @@ class TrainingForm(VerticalScroll):
         self._db = db
 
     def compose(self) -> ComposeResult:
-        with Grid(id="fields"):
-            yield from self._row("Dataset", Choice("Which dataset?", id="dataset"))
-            yield from self._row("LLM", Input("nano", id="llm", placeholder="nano, hub id or folder", compact=True))
-            for name, label, values in CHOICES:
-                yield from self._row(label, Choice(f"{label}?", values, values[0], id=name))
-            for name, (label, _) in NUMBERS.items():
-                yield from self._row(label, Input(id=name, placeholder="default", compact=True))
-            yield from self._row("Name", Input(id="name", placeholder="made from the above", compact=True))
+        with Horizontal(id="fields"):
+            # One widget with all labels, not one each: they are laid out and painted in half the time.
+            yield Static("\n".join(LABELS), id="field-labels", markup=False)
+            with Vertical():
+                yield Choice("Which dataset?", id="dataset")
+                yield Input("nano", id="llm", placeholder="nano, hub id or folder", compact=True)
+                for name, label, values in CHOICES:
+                    yield Choice(f"{label}?", values, values[0], id=name)
+                for name in NUMBERS:
+                    yield Input(id=name, placeholder="default", compact=True)
+                yield Input(id="name", placeholder="made from the above", compact=True)
         yield Label("Runs this command:", id="command-label")
         yield Static("", id="command", markup=False)
         yield Button("Start training (S)", id="start", variant="primary", compact=True)
-
-    @staticmethod
-    def _row(label: str, field: Input | Choice) -> ComposeResult:
-        yield Label(label, classes="field-label")
-        yield field
 
     def offer(self, datasets: Sequence[str], current: str | None) -> None:
         """The datasets there are; a choice that was made stays."""
