@@ -32,7 +32,10 @@ from train.experiments.leakage import checked_splits, require_not_trained_on
 from train.experiments.parts import Finetuning, LLMChoice, RandomEncoder, TrainedEncoder, TrainedMoRec
 from train.experiments.plan import Data
 from train.experiments.plots import Curve
-from train.experiments.report import Picture, Report, Table, open_folder, page
+from train.experiments.report import open_folder
+from train.experiments.report_content import Made, Picture, Report, Table
+from train.experiments.report_markdown import markdown
+from train.experiments.report_page import page
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +159,7 @@ def test_rq1_holds_every_row_of_the_paper_s_table(world: World) -> None:
 
 def test_a_fine_tuning_s_name_is_what_decides_it(world: World, tmp_path: Path) -> None:
     def part(asked: Study) -> Finetuning:
-        found = DESIGNS["rq3"](asked).systems[0].subjects[0].training
+        found = DESIGNS["rq3"](asked).systems[0].subjects[0].part
         assert isinstance(found, Finetuning)
         return found
 
@@ -181,7 +184,7 @@ def test_questions_share_their_parts(world: World) -> None:
         return {
             system.name: part.name
             for system in DESIGNS[question](asked).systems
-            if (part := system.subjects[0].training) is not None
+            if isinstance(part := system.subjects[0].part, Finetuning)
         }
 
     rq1, rq2, rq3 = names("rq1"), names("rq2"), names("rq3")
@@ -209,7 +212,7 @@ def test_beyond_the_paper_s_prompt_the_paper_s_is_one_more_system(world: World) 
 
     def part(asked_: Study, name: str) -> str:
         (found,) = [system for system in DESIGNS["rq2"](asked_).systems if system.name == name]
-        training = found.subjects[0].training
+        training = found.subjects[0].part
         assert training is not None
         return training.name
 
@@ -224,7 +227,7 @@ def test_every_way_of_training_is_asked_about(world: World) -> None:
     schedules = {
         part.spec.config.curriculum
         for system in DESIGNS["rq3"](study(world)).systems
-        if isinstance(part := system.subjects[0].training, Finetuning)
+        if isinstance(part := system.subjects[0].part, Finetuning)
     }
     assert schedules == set(SCHEDULES) - {"text"}, "text prompts alone are RQ2's"
 
@@ -279,12 +282,27 @@ def test_names_from_outside_are_shown_and_not_obeyed() -> None:
     hostile = '<script src="http://evil.test"></script>'
     report = Report(
         hostile, hostile, [hostile], [hostile], [Table(hostile, [hostile], [[hostile]])],
-        [Picture("plot", f'"{hostile}', b"")], {"settings": {"dataset": hostile}},
+        [Picture("plot", f'"{hostile}', b"")], Made(hostile, [hostile], {hostile: hostile}),
+        {"settings": {"dataset": hostile}},
     )  # fmt: skip
     references = References()
     references.feed(page(report))
     assert "script" not in references.tags
     assert references.found == ["data:image/png;base64,"]
+    code = f"    {hostile}\n"
+    assert hostile not in markdown(report, "plots").replace(code, "")
+
+
+def test_markdown_has_a_cell_for_every_column() -> None:
+    table = Table("T", ["a|b", "c"], [["*one* | two", "[x](y) [0.1, 0.2]"], ["", "a_b\nc"]])
+    text = markdown(Report("t", "q", [], [], [table], [], Made("c", [], {}), {}), "plots")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows == [
+        r"| a\|b | c |",
+        "| --- | --- |",
+        r"| \*one\* \| two | [x\](y) [0.1, 0.2] |",
+        r"|  | a\_b c |",
+    ]
 
 
 def test_a_curve_is_the_mean_over_seeds_and_neighbouring_steps() -> None:

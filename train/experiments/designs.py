@@ -88,19 +88,24 @@ class Study:
         return ("rank", "generate") if self.greedy else ("rank",)
 
     def settings(self) -> dict[str, object]:
-        """Everything that was asked for, JSON-serialisable."""
+        """Everything that was asked for, JSON-serialisable; places on this machine are not told."""
         return {
             **asdict(self.data),
             **asdict(self.asked),
-            "llm": self.llm.name,
+            "llm": _shown(self.llm.name),
             "llm_content": dict(self.llm.content),
-            "template_name": self.template_name,
+            "template_name": _shown(self.template_name),
             "template": self.template.model_dump(mode="json"),
             "encoders": {choice.label: [part.name for part in choice.parts] for choice in self.encoders},
             "config": self.config.model_dump(mode="json"),
             "training_seeds": list(self.seeds),
             "greedy": self.greedy,
         }
+
+
+def _shown(name: str) -> str:
+    """A name as it is; of a place on this machine the last part, which tells others as much."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def llm_choice(name: str, revision: str | None, precision: str) -> LLMChoice:

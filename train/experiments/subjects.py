@@ -38,6 +38,10 @@ class EncoderAlone(Subject):
     def content(self) -> Mapping[str, object]:
         return {"encoder": self.encoder.name}
 
+    @property
+    def part(self) -> Part:
+        return self.encoder
+
     def evaluate(self, workshop: Workshop, answers: Answers, label: str) -> Evaluation:
         encoder, _ = load_encoder(workshop.folder(self.encoder, label))
         return evaluate_encoder(
@@ -61,7 +65,7 @@ class FinetunedLLM(Subject):
         return {"finetuned": self.finetuning.name}
 
     @property
-    def training(self) -> Part:
+    def part(self) -> Part:
         return self.finetuning
 
     def evaluate(self, workshop: Workshop, answers: Answers, label: str) -> Evaluation:
