@@ -148,8 +148,8 @@ def costs_table(measured: Sequence[Measured]) -> Table:
     """What training and asking took: one row for each system; times of trainings are their mean."""
     rows = []
     for each in measured:
-        amounts = sorted({f"{cost.amount:,} {cost.unit}" for cost in each.trainings})
-        seconds = [cost.seconds for cost in each.trainings]
+        amounts = sorted({f"{cost.amount:,} {cost.unit}" for cost in each.trainings.values()})
+        seconds = [cost.seconds for cost in each.trainings.values()]
         asked = [kept.seconds for evaluations in each.evaluations.values() for kept in evaluations]
         trained = [f"{len(seconds)}", ", ".join(amounts), f"{sum(seconds) / len(seconds):,.0f}"] if seconds else []
         rows.append([each.system.name, *(trained or ["–"] * 3), f"{len(asked)}", f"{sum(asked) / len(asked):,.0f}"])
@@ -160,7 +160,7 @@ def costs_table(measured: Sequence[Measured]) -> Table:
 def _cost_document(measured: Measured) -> dict[str, object]:
     return {
         "system": measured.system.name,
-        "trainings": [asdict(cost) for cost in measured.trainings],
+        "trainings": [{"part": name, **asdict(cost)} for name, cost in measured.trainings.items()],
         "evaluations": [
             {"answers": answers, "seconds": kept.seconds, "device": kept.device}
             for answers, evaluations in measured.evaluations.items()

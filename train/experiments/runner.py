@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
@@ -131,13 +131,13 @@ class Measured:
     """A system's evaluations, by how it was asked: one for each training seed.
 
     Attributes:
-        trainings: what each part that was trained for it took.
+        trainings: what was trained for it, by the part's name, and what that took.
         logs: the training log of each seed, where an LLM was fine-tuned.
     """
 
     system: System
     evaluations: Mapping[Answers, tuple[Kept, ...]]
-    trainings: tuple[TrainingCost, ...] = ()
+    trainings: Mapping[str, TrainingCost] = field(default_factory=dict)
     logs: tuple[Path, ...] = ()
 
 
@@ -166,11 +166,11 @@ def _measure(design: Design, workshop: Workshop, system: System) -> Measured:
             found.append(measured_once(folder, about, device, measure, workshop.waiting(label)))
         evaluations[answers] = tuple(found)
     places = [(subject.part, subject.part.place(workshop.parts)) for subject in system.subjects if subject.part]
-    costs = [part.cost(folder) for part, folder in places if folder.exists()]
+    costs = {part.name: part.cost(folder) for part, folder in places if folder.exists()}
     logs = [folder / LOG_FILE for _, folder in places]
     return Measured(
         system,
         evaluations,
-        tuple(cost for cost in costs if cost is not None),
+        {name: cost for name, cost in costs.items() if cost is not None},
         tuple(log for log in logs if log.is_file()),
     )
