@@ -223,6 +223,17 @@ def test_beyond_the_paper_s_prompt_the_paper_s_is_one_more_system(world: World) 
     assert len({part(each, "hybrid") for each in (keyed, without, asked)}) == 3
 
 
+def test_a_template_of_one_s_own_may_be_called_keyed(world: World, llara_home: Path) -> None:
+    """It is the keyed form of nothing, so there is no plain prompt beside it."""
+    own = 'prompt = """Seen: {history}\\nOf: {candidates}\\nNext: {user}"""\ncandidate_token = \'before\'\n'
+    (llara_home / "templates").mkdir()
+    (llara_home / "templates" / "mine-keyed.toml").write_text(own)
+    asked = replace(study(world), template_name="mine-keyed", template=find_template("mine-keyed"))
+    names = {system.name for system in DESIGNS["rq2"](asked).systems}
+    assert "hybrid without the user token" in names
+    assert "hybrid, the paper's prompt" not in names
+
+
 def test_every_way_of_training_is_asked_about(world: World) -> None:
     schedules = {
         part.spec.config.curriculum

@@ -141,6 +141,25 @@ def test_a_killed_experiment_goes_on_with_the_same_command(world: World, tmp_pat
     assert [system["system"] for system in results["systems"]][:3] == ["direct", "two-stage", "multi-task"]
 
 
+@pytest.mark.slow
+def test_two_processes_build_and_measure_each_part_once(world: World, tmp_path: Path, llara_home: Path) -> None:
+    """The same experiment twice at once, in one home: the later one waits, and takes what the earlier one made."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "llara_app", *command(world, "rq3", tmp_path / name)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for name in ("one", "other")
+    ]
+    said = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    one, other = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "other"))
+    assert one["systems"] == other["systems"], "times included: they were measured once"
+    assert one["costs"] == other["costs"]
+    assert not list(locations.parts().glob("*.training")) and not list(locations.parts().glob(".*"))
+
+
 @pytest.fixture(scope="module")
 def rq1(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """RQ1's report folder, by the command itself: an encoder that is trained, one that is given, and a chat model."""
@@ -148,6 +167,7 @@ def rq1(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     more = ["--encoder", "gru4rec", "--encoder-epochs", "1", "--quiet"]
     with FakeChatServer().running() as server:
         chat = ["--chat-model", "fake", "--chat-base-url", server.url]
+        chat += ["--chat-price-in", "1e6", "--chat-price-out", "0"]
         assert llara(command(world, "rq1", output, *more, *chat)) == 0
     assert len(server.asked) == 2 * NUM_USERS
     return output
@@ -171,6 +191,12 @@ def test_rq1_measures_every_system_on_the_same_candidates(rq1: Path) -> None:
     assert set(systems) == ranked | asked_twice | {"chat model fake, greedy answers"}
     assert systems["chat model fake, greedy answers"]["valid_ratio"]["mean"] == 1.0
     assert results["not_asked"] == []
+    (paid,) = [cost for cost in results["costs"] if cost["system"] == "chat model fake"]
+    usage = paid["evaluations"][0]["usage"]
+    assert usage["answers"] == 2 * NUM_USERS and usage["prompt_tokens"] > 0
+    assert paid["evaluations"][0]["cost"] == usage["prompt_tokens"], "a million for a million of them"
+    for report in ("report.md", "report.html"):
+        assert f"{usage['prompt_tokens']:,} tokens read" in (rq1 / report).read_text()
     assert len({system["candidates_hash"] for system in systems.values()}) == 1
     for system in systems.values():
         low, high = system["hit_ratio_at_1"]["ci95"]

@@ -15,7 +15,7 @@ from llara_app.encoders.configs import MOREC
 from llara_app.errors import UsageError
 from llara_app.models.llm import NANO, fingerprint, nano_folder
 from llara_app.prompts import PromptMode, PromptTemplate, find_template
-from llara_app.prompts.templates import KEYED, NO_USER
+from llara_app.prompts.templates import NO_USER, plain_form
 from llara_app.store import Store
 from train.config import FinetuneConfig, RunSpec
 from train.encoders import TUNED, EncoderTraining
@@ -222,7 +222,7 @@ def rq2(study: Study) -> Design:
     ]
     controls = [finetuned(study, noise, random, study.config.curriculum)]
     forms = {WITHOUT_USER: study.template_name + NO_USER} if study.template.has_user else {}
-    plain = study.template_name.removesuffix(NO_USER).removesuffix(KEYED)
+    plain = plain_form(study.template_name)
     if plain != study.template_name:
         forms[PAPERS_PROMPT] = plain
     for name, template in forms.items():

@@ -113,6 +113,7 @@ def kept_evaluation(folder: Path) -> Kept | None:
             metrics=metrics,
             per_user={name: per_user[name] for name in metrics},
             ms_per_user=document["ms_per_user"],
+            usage=document.get("usage", {}),
         )
         return Kept(evaluation, document["about"], document["device"], document["seconds"])
     except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from llara_app.metric_names import METRICS
 from llara_app.models.bundle import package_versions
 from llara_app.paper import PAPER_ROWS, RQ1, paper_hit_ratio
+from llara_app.ranking.chat_ranker import Usage
 from train.experiments import plots
 from train.experiments.findings import Finding, Outcome, findings, outcomes
-from train.experiments.plan import Design
+from train.experiments.kept import Kept
+from train.experiments.plan import Design, Subject
 from train.experiments.plots import Curve
 from train.experiments.report_content import Made, Picture, Report, Table
 from train.experiments.runner import Measured
@@ -64,6 +66,7 @@ def paper_report(design: Design, measured: Sequence[Measured], command: str) -> 
     background = [data, RIGOUR, design.expected]
     if with_paper and first.dataset in PAPER_ROWS:
         background.append(PAPER_NOTE.format(rows=PAPER_ROWS[first.dataset]))
+    background += _paid(measured)
     background += [NOT_ASKED.format(row=row) for row in design.not_asked]
     return Report(
         title=f"{design.title}: {first.dataset}",
@@ -162,11 +165,32 @@ def _cost_document(measured: Measured) -> dict[str, object]:
         "system": measured.system.name,
         "trainings": [{"part": name, **asdict(cost)} for name, cost in measured.trainings.items()],
         "evaluations": [
-            {"answers": answers, "seconds": kept.seconds, "device": kept.device}
+            {
+                "answers": answers,
+                "seconds": kept.seconds,
+                "device": kept.device,
+                "usage": dict(kept.evaluation.usage),
+                "cost": subject.price(kept.evaluation),
+            }
             for answers, evaluations in measured.evaluations.items()
-            for kept in evaluations
+            for subject, kept in zip(measured.system.subjects, evaluations, strict=True)
         ],
     }
+
+
+def _paid(measured: Sequence[Measured]) -> Iterator[str]:
+    """What was paid for, a sentence for each system whose tokens were counted."""
+    for each in measured:
+        for subject, kept in _with_subjects(each):
+            if kept.evaluation.usage:
+                usage, cost = Usage(**kept.evaluation.usage), subject.price(kept.evaluation)
+                uncounted = f"; the server did not count those of {usage.uncounted:,}" if usage.uncounted else ""
+                yield f"{each.system.name}: {usage}{uncounted}" + (f"; cost {cost:.4f}." if cost is not None else ".")
+
+
+def _with_subjects(measured: Measured) -> Iterator[tuple[Subject, Kept]]:
+    for evaluations in measured.evaluations.values():
+        yield from zip(measured.system.subjects, evaluations, strict=True)
 
 
 def _devices(measured: Sequence[Measured]) -> list[str]:

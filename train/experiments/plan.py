@@ -131,6 +131,10 @@ class Subject(ABC):
         """What must be built before it can answer."""
         return None
 
+    def price(self, evaluation: Evaluation) -> float | None:
+        """What its answers cost; None where nothing is paid, or nobody told the prices."""
+        return None
+
     @abstractmethod
     def evaluate(self, workshop: Workshop, answers: Answers, label: str) -> Evaluation:
         """Answer all questions of the workshop; `label` names the subject to the person who waits."""
