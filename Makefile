@@ -6,10 +6,18 @@ VENV ?= .venv
 #   make quickstart TORCH=torch
 TORCH ?= torch==2.13.0
 
+# What `make experiments` asks, and how long that may take. Interrupted, it goes on with the same words.
+DATASETS ?= demo movielens lastfm
+QUESTIONS ?= rq2 rq3 rq1 behaviour retrieve
+STEPS ?= 600
+SEEDS ?= 3
+REDRAWS ?= 20
+RESULTS ?= benchmarks/results
+
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test lint types tests format clean
+.PHONY: quickstart test lint types tests format experiments clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/llara-app quickstart
@@ -29,6 +37,10 @@ tests: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+experiments: $(INSTALLED)
+	$(BIN)/python -m benchmarks.experiments $(DATASETS:%=--dataset %) $(QUESTIONS:%=--question %) \
+		--max-steps $(STEPS) --seeds $(SEEDS) --redraws $(REDRAWS) --results $(RESULTS)
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'

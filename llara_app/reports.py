@@ -1,4 +1,4 @@
-"""Reports that experiments left: a folder each, with ``results.json`` and ``report.html``."""
+"""Reports that experiments left: a folder each, with ``results.json``, ``report.html`` and ``report.md``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from llara_app.errors import DataError
 
 RESULTS_FILE = "results.json"
 PAGE_FILE = "report.html"
+MARKDOWN_FILE = "report.md"
 
 
 @dataclass(frozen=True, slots=True)

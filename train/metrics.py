@@ -177,6 +177,8 @@ class Evaluation:
         metrics: the estimates by name, ``hit_ratio_at_1`` and so on, ``valid_ratio`` included.
         per_user: ``[n]`` means over redraws by metric name: what :func:`paired_bootstrap` reads.
         ms_per_user: ``p50`` and ``p99`` of the time that one user takes; empty where it was not measured.
+        usage: answers and tokens, where they are counted and paid for
+            (:meth:`llara_app.ranking.chat_ranker.Usage.as_document`).
     """
 
     dataset: str
@@ -187,6 +189,7 @@ class Evaluation:
     metrics: Mapping[str, Estimate]
     per_user: Mapping[str, FloatArray] = field(repr=False)
     ms_per_user: Mapping[str, float]
+    usage: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_ranks(
@@ -259,6 +262,7 @@ class Evaluation:
             "candidates_hash": self.candidates_hash,
             **{name: metric.as_document() for name, metric in self.metrics.items()},
             "ms_per_user": dict(self.ms_per_user),
+            **({"usage": dict(self.usage)} if self.usage else {}),
         }
 
 

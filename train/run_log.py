@@ -15,6 +15,7 @@ from llara_app.errors import UsageError
 from llara_app.files import write_whole
 from llara_app.models.manifest import LOG_FILE
 from llara_app.step_report import StepReport
+from llara_app.training_runs import StepLog
 
 
 @contextmanager
@@ -42,6 +43,13 @@ def step_log(
         yield lambda report: _log_step(stream, writer, report)
     if writer is not None:
         writer.close()
+
+
+def read_step_log(path: Path) -> list[StepReport]:
+    """All whole steps of a log; none where there is no such file."""
+    log = StepLog([path])
+    log.poll()
+    return log.steps
 
 
 def _log_step(stream: IO[str], writer: Any, report: StepReport) -> None:

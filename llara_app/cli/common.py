@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.markup import escape
 
@@ -50,6 +52,29 @@ def settings() -> Settings:
     """The settings of the command that is running."""
     found: Settings = click.get_current_context().ensure_object(Settings)
     return found
+
+
+def command_given() -> str:
+    """The command that is running, as one would type it anywhere: without options that only say where things lie or
+    how they are shown, and with no more than the last part of a path of this machine."""
+    context = click.get_current_context()
+    words = context.command_path.split()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if given and parameter.name in context.params and parameter.name != "output":
+            words += _words(parameter, context.params[parameter.name])
+    return shlex.join([*words, *(["--seed", str(settings().seed)] if settings().seed else [])])
+
+
+def _words(parameter: click.Parameter, value: Any) -> list[str]:
+    if isinstance(parameter, click.Option) and parameter.is_flag:
+        return [parameter.opts[0] if value else parameter.secondary_opts[0]]
+    words = []
+    for one in value if parameter.multiple else [value]:
+        text = "=".join([one[0], json.dumps(one[1])]) if isinstance(one, tuple) else str(one)
+        option = [parameter.opts[0]] if isinstance(parameter, click.Option) else []
+        words += [*option, Path(text).name if Path(text).is_absolute() else text]
+    return words
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from llara_app.cli import options
-from llara_app.cli.common import Command, Group, examples, note, progress_bar, settings
+from llara_app.cli.common import Command, Group, command_given, examples, note, progress_bar, settings
 from llara_app.cli.evaluate import frozen_prompts, same_data
 from llara_app.cli.experiment_chat import chat
 from llara_app.cli.experiment_paper import default_folder, finish, rq1, rq2, rq3
 from llara_app.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from llara_app.models.manifest import Manifest
+    from train.experiments.report_content import Made
     from train.metrics import Evaluation
 
 split_option = click.option(
@@ -94,6 +97,7 @@ def behaviour(
         recommender = Recommender.load(folder, device=device, progress=note)
         _, _, sets, prompts = frozen_prompts(store, recommender, split, num_candidates, redraws)
     assert isinstance(recommender.ranker, TorchRanker)
+    keeper = Keeper({**asked, "candidates": sets.hash}, recommender.ranker.model.device)
     with progress_bar() as progress:
         tried = changes(len(recommender.catalogue), with_user=manifest.template.has_user)
         total = sets.positions.size * (1 + len(tried))
@@ -105,9 +109,9 @@ def behaviour(
             manifest.dataset.name,
             seed=settings().seed,
             progress=lambda count: progress.advance(task, count),
-            keep=_keeper({**asked, "candidates": sets.hash}),
+            keep=keeper,
         )
-    finish(report_folder, behaviour_report(folder.name, asked, as_it_is, findings))
+    finish(report_folder, behaviour_report(folder.name, asked, as_it_is, findings, keeper.made()))
 
 
 @experiment.command(
@@ -127,9 +131,10 @@ def behaviour(
 def retrieve(bundle: str, split: str, count: int, output: Path | None, device: str | None) -> None:
     """BUNDLE on the whole catalogue: its encoder proposes, its LLM ranks.
 
-    HR and NDCG at 10 beside the encoder's own order, with paired intervals.
+    HR and NDCG at 10 beside the encoder's own order, with paired intervals. What the LLM answered is kept.
     """
     from llara_app.models.manifest import Manifest, find_bundle
+    from llara_app.ranking.torch_ranker import TorchRanker
     from llara_app.recommend import Recommender
     from train.experiments.bundle_reports import retrieval_report
     from train.experiments.leakage import checked_splits
@@ -146,12 +151,14 @@ def retrieve(bundle: str, split: str, count: int, output: Path | None, device: s
     report_folder = output or default_folder(f"retrieve-{folder.name}", asked)
     open_folder(report_folder, asked)
     recommender = Recommender.load(folder, device=device, progress=note)
+    assert isinstance(recommender.ranker, TorchRanker)
+    keeper = Keeper(asked, recommender.ranker.model.device)
     with progress_bar() as progress:
         task = progress.add_task(f"{folder.name}, users", total=len(rows))
         retrieval = retrieve_and_rank(
-            recommender, sequences, rows, count, progress=lambda done: progress.advance(task, done)
+            recommender, sequences, rows, count, lambda done: progress.advance(task, done), keeper
         )
-    finish(report_folder, retrieval_report(folder.name, manifest.encoder, asked, retrieval))
+    finish(report_folder, retrieval_report(folder.name, manifest.encoder, asked, retrieval, keeper.made()))
 
 
 def _asked(name: str, folder: Path, manifest: Manifest, split: str) -> dict[str, Any]:
@@ -168,14 +175,37 @@ def _asked(name: str, folder: Path, manifest: Manifest, split: str) -> dict[str,
     }
 
 
-def _keeper(asked: dict[str, Any]) -> Callable[[str, Callable[[], Evaluation]], Evaluation]:
-    """Keeps the evaluations of one question to one bundle among the parts of experiments."""
-    from llara_app import locations
-    from train.experiments.kept import measured_once
-    from train.experiments.plan import content_hash
+class Keeper:
+    """Keeps the evaluations of one question to one bundle among the parts of experiments.
 
-    def keep(name: str, measure: Callable[[], Evaluation]) -> Evaluation:
-        folder = locations.parts() / f"evaluation-{content_hash({**asked, 'measured': name})}"
-        return measured_once(folder, {"bundle": asked["bundle"], "measured": name}, measure)
+    Args:
+        asked: what identifies the question.
+        device: of torch, that answers it now.
+    """
 
-    return keep
+    def __init__(self, asked: Mapping[str, Any], device: torch.device) -> None:
+        self._asked = asked
+        self._device = device
+        self._devices: set[str] = set()
+
+    def __call__(self, name: str, measure: Callable[[], Evaluation]) -> Evaluation:
+        """The evaluation called `name`, measured now unless it was kept."""
+        from llara_app import locations
+        from llara_app.models.devices import device_name
+        from train.experiments.kept import measured_once
+        from train.experiments.plan import evaluation_name
+
+        folder = locations.parts() / evaluation_name({**self._asked, "measured": name})
+        about = {"bundle": self._asked["bundle"], "measured": name}
+        kept = measured_once(
+            folder, about, device_name(self._device), measure, lambda: note(f"{name}: measured already; waiting")
+        )
+        self._devices.add(kept.device)
+        return kept.evaluation
+
+    def made(self) -> Made:
+        """How a report on what was kept is made."""
+        from llara_app.models.bundle import package_versions
+        from train.experiments.report_content import Made
+
+        return Made(command_given(), sorted(self._devices), package_versions())

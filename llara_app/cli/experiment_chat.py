@@ -93,6 +93,15 @@ def model_options(prefix: str = "") -> Callable[[Callable[..., Any]], Callable[.
             show_default=True,
             help="Seconds that the server may be silent.",
         ),
+        click.option(
+            f"--{prefix}price-in", "chat_price_in", type=click.FloatRange(min=0), help="Of a million tokens read."
+        ),
+        click.option(
+            f"--{prefix}price-out",
+            "chat_price_out",
+            type=click.FloatRange(min=0),
+            help="Of a million tokens written.",
+        ),
     )
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,7 +123,13 @@ def chosen_model(given: dict[str, Any]) -> ChatModel | None:
     name, base_url = given.pop("chat_model"), given.pop("chat_base_url")
     key_env, parameters = given.pop("chat_key_env"), dict(given.pop("chat_parameters"))
     concurrency, timeout = given.pop("chat_concurrency"), given.pop("chat_timeout")
-    if name is None and base_url is None and not parameters:
+    price_in, price_out = given.pop("chat_price_in"), given.pop("chat_price_out")
+    if (price_in is None) != (price_out is None):
+        raise UsageError(
+            "A cost needs both prices", "", "Give the price of tokens read and of those written, or neither."
+        )
+    prices = (price_in, price_out) if price_in is not None else None
+    if name is None and base_url is None and not parameters and prices is None:
         return None
     if name is None or base_url is None:
         raise UsageError(
@@ -122,7 +137,7 @@ def chosen_model(given: dict[str, Any]) -> ChatModel | None:
             "",
             "Give the model's name and its base URL (what stands before /chat/completions), or neither.",
         )
-    return ChatModel(name, base_url, key_env, parameters, concurrency, timeout)
+    return ChatModel(name, base_url, key_env, parameters, concurrency, timeout, prices)
 
 
 @click.command(
@@ -144,8 +159,6 @@ def chosen_model(given: dict[str, Any]) -> ChatModel | None:
     "--candidates", "num_candidates", type=click.IntRange(2), default=20, show_default=True, help="Of each user."
 )
 @click.option("--template", metavar="NAME", help="The prompt's words [default: those of the dataset's domain].")
-@click.option("--price-in", type=click.FloatRange(min=0), help="Of a million tokens read.")
-@click.option("--price-out", type=click.FloatRange(min=0), help="Of a million tokens written.")
 @click.option("--dry-run", is_flag=True, help="Only say how much would be asked.")
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write results and answers here, as JSON."
@@ -158,8 +171,6 @@ def chat(
     redraws: int,
     num_candidates: int,
     template: str | None,
-    price_in: float | None,
-    price_out: float | None,
     dry_run: bool,
     output: Path | None,
     **model: Any,
@@ -175,8 +186,6 @@ def chat(
     from train.evaluation import evaluation_prompts
     from train.experiments.chat import chat_experiment, some_users
 
-    if (price_in is None) != (price_out is None):
-        raise UsageError("A cost needs both prices", "", "Give --price-in and --price-out, or neither.")
     chosen = chosen_model(model)
     assert chosen is not None
     if not dry_run:
@@ -192,7 +201,7 @@ def chat(
     prompts = evaluation_prompts(catalogue, words, sequences, rows, sets)
     with chosen.ranker() as ranker:
         if dry_run:
-            _print_estimate(ranker, [prompt for redraw in prompts for prompt in redraw], price_in, price_out)
+            _print_estimate(ranker, [prompt for redraw in prompts for prompt in redraw], chosen.prices)
             return
         try:
             with progress_bar() as progress:
@@ -203,7 +212,7 @@ def chat(
         except KeyboardInterrupt:
             note(f"{len(ranker.asked)} new answers are kept; the same command goes on from there.")
             raise
-    usage, asked = Usage.of(result.answers), Usage.of(ranker.asked)
+    asked = Usage.of(ranker.asked)
     document: dict[str, Any] = {
         "model": ranker.model,
         "base_url": ranker.client.base_url,
@@ -212,15 +221,14 @@ def chat(
         "template": words.name,
         "parameters": ranker.parameters,
         **result.evaluation.as_document(),
-        "usage": usage.as_document(),
         "asked_now": asked.as_document(),
     }
-    if price_in is not None and price_out is not None:
+    if chosen.prices is not None:
         document["cost"] = {
-            "price_in": price_in,
-            "price_out": price_out,
-            "all_answers": usage.cost(price_in, price_out),
-            "asked_now": asked.cost(price_in, price_out),
+            "price_in": chosen.prices[0],
+            "price_out": chosen.prices[1],
+            "all_answers": Usage.of(result.answers).cost(*chosen.prices),
+            "asked_now": asked.cost(*chosen.prices),
         }
     if output is not None:
         users_of_rows = [sequences.user_ids[int(user)] for user in rows.users]
@@ -256,9 +264,7 @@ def _answers(
     ]
 
 
-def _print_estimate(
-    ranker: ChatRanker, prompts: Sequence[HybridPrompt], price_in: float | None, price_out: float | None
-) -> None:
+def _print_estimate(ranker: ChatRanker, prompts: Sequence[HybridPrompt], prices: tuple[float, float] | None) -> None:
     from llara_app.ranking.chat_ranker import Usage
 
     missing = ranker.missing(prompts)
@@ -271,8 +277,8 @@ def _print_estimate(
         "tokens_to_read_about": reading,
         "tokens_to_write_at_most": len(missing) * bound if bound else None,
     }
-    if price_in is not None and price_out is not None and bound:
-        document["cost_at_most_about"] = Usage(len(missing), reading, len(missing) * bound).cost(price_in, price_out)
+    if prices is not None and bound:
+        document["cost_at_most_about"] = Usage(len(missing), reading, len(missing) * bound).cost(*prices)
     if settings().as_json:
         print_json(document)
         return

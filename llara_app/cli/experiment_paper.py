@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llara_app.cli import options as shared
-from llara_app.cli.common import Command, examples, note, print_json, print_table, progress_bar, settings
+from llara_app.cli.common import (
+    Command,
+    command_given,
+    examples,
+    note,
+    print_json,
+    print_table,
+    progress_bar,
+    settings,
+)
 from llara_app.cli.experiment_chat import chosen_model, model_options
 from llara_app.cli.options import PROTOCOLS, epoch_progress, step_progress
 
@@ -180,7 +189,7 @@ def _answer(given: dict[str, Any], make: Callable[[Study], Design]) -> None:
         except KeyboardInterrupt:
             note("Interrupted; the same command goes on from here.")
             raise
-    finish(folder, paper_report(design, measured))
+    finish(folder, paper_report(design, measured, command_given()))
 
 
 def _study(store: Any, device: Any, given: dict[str, Any]) -> Study:
@@ -236,7 +245,7 @@ def finish(folder: Path, report: Report) -> None:
     write_report(folder, report)
     note(f"Report: {folder / PAGE_FILE}")
     if settings().as_json:
-        print_json({"folder": str(folder), **report.document})
+        print_json({"folder": str(folder), "made": report.made.as_document(), **report.document})
         return
     for table in report.tables:
         print_table(f"{report.title}: {table.caption.lower()}", table.columns, table.rows)

@@ -14,6 +14,7 @@ from llara_app.datasets import download
 from llara_app.datasets.download import Progress, RemoteFile
 from llara_app.datasets.source import SourceData
 from llara_app.errors import NotFoundError
+from llara_app.locks import alone
 
 if TYPE_CHECKING:
     from llara_app.store import DatasetInfo, Store
@@ -88,6 +89,8 @@ def ensure_dataset(
 ) -> DatasetInfo:
     """The dataset `name`; one that the store lacks is made (the demo) or downloaded first, if we know how.
 
+    Of processes that need it at once, one fetches it and the others wait.
+
     Raises:
         NotFoundError: neither in the store nor among :data:`SOURCES`.
         OfflineError: it must be downloaded and cannot be; the hint says how to import it by hand.
@@ -95,20 +98,24 @@ def ensure_dataset(
     known = {info.name: info for info in store.datasets()}
     if name in known:
         return known[name]
-    if name == DEMO:
-        from llara_app.datasets.demo import load_demo
-
-        return store.import_dataset(DEMO, load_demo())
-    if name not in SOURCES:
+    if name != DEMO and name not in SOURCES:
         raise NotFoundError.of(
             "dataset",
             name,
             [*known, DEMO, *SOURCES],
             hint="Import it first: llara-app data import --help",
         )
-    if note is not None:
-        note(f"{name} is not in the store yet: fetching {SOURCES[name].description}")
-    return store.import_dataset(name, fetch(name, hosts=hosts, progress=progress))
+    with alone(f"dataset-{name}"):
+        # Whoever held the lock may have fetched it.
+        if any(info.name == name for info in store.datasets()):
+            return store.dataset(name)
+        if name == DEMO:
+            from llara_app.datasets.demo import load_demo
+
+            return store.import_dataset(DEMO, load_demo())
+        if note is not None:
+            note(f"{name} is not in the store yet: fetching {SOURCES[name].description}")
+        return store.import_dataset(name, fetch(name, hosts=hosts, progress=progress))
 
 
 def _paper_files(folder: str, *names: str) -> Callable[[Hosts], tuple[RemoteFile, ...]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import torch
 
 from llara_app.errors import UsageError
@@ -29,3 +32,22 @@ def preferred_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware computes in it, float32 elsewhere."""
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def device_name(device: torch.device) -> str:
+    """The device as its maker calls it, for reports: a GPU's name, or the processor's and its threads in use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return f"{device.type} of {platform.system()} {platform.machine()}"
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' if threads != 1 else ''}"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else ():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name" and value.strip() not in ("", "unknown"):
+            return f"{platform.machine()}, {value.strip()}"
+    return platform.processor() or platform.machine()

@@ -151,6 +151,16 @@ def find_template(name: str, *, fallback: bool = False) -> PromptTemplate:
     raise NotFoundError.of("prompt template", name, templates)
 
 
+def plain_form(name: str) -> str:
+    """The name of the template that `name` is the keyed form of, with or without the user's token.
+
+    It is `name` itself where that is the form of no other: a user's own file may be called ``mine-keyed``.
+    """
+    plain = name.removesuffix(NO_USER).removesuffix(KEYED)
+    known = plain.endswith(".toml") or any(template.name == plain for template in list_templates())
+    return plain if known else name
+
+
 def _load(name: str, file: Traversable | Path) -> PromptTemplate:
     hint = "See the packaged templates for the form: description, separator, prompt."
     try:

@@ -136,7 +136,7 @@ class ChatClient(Closing):
                     raise OfflineError(
                         "The chat server cannot be reached",
                         f"{self.base_url}: {problem}",
-                        "Check --base-url and the network, and that the server is running.",
+                        "Check the base URL and the network, and that the server is running.",
                     ) from error
             else:
                 self._reached = True
@@ -152,7 +152,7 @@ class ChatClient(Closing):
         raise OfflineError(
             "The chat server does not answer properly",
             f"{self.base_url}: {problem} ({self._retries.attempts} attempts)",
-            "Try again later, perhaps with a lower --concurrency.",
+            "Try again later, perhaps with lower concurrency.",
         )
 
     def close(self) -> None:
@@ -197,18 +197,18 @@ class ChatClient(Closing):
             raise LlaraError(
                 "The chat server does not accept the API key",
                 where,
-                "Check the environment variable that holds it (--key-env), and what the key is allowed to use.",
+                "Check the environment variable that holds it, and what the key is allowed to use.",
             )
         if status in (404, 405) or response.is_redirect:
             raise LlaraError(
                 "The chat server has no such address or model",
                 where,
-                "Check --model, and --base-url: it is what stands before /chat/completions, often ending in /v1.",
+                "Check the model's name and the base URL, what stands before /chat/completions, often ending in /v1.",
             )
         raise LlaraError(
             "The chat server refuses the request",
             where,
-            "Change what it objects to with --parameter NAME=VALUE, or leave it out with NAME=null.",
+            "Give the parameter that it objects to as NAME=VALUE, or leave it out with NAME=null.",
         )
 
     def _said(self, response: httpx.Response) -> str:
@@ -262,9 +262,7 @@ def checked_url(base_url: str) -> str:
     if url.scheme not in ("http", "https") or not url.host:
         raise UsageError("Not an http address", repr(base_url), hint)
     if url.userinfo:
-        raise UsageError(
-            "The address has a password in it", url.host, "Put the key into an environment variable (--key-env)."
-        )
+        raise UsageError("The address has a password in it", url.host, "Put the key into an environment variable.")
     return base_url.rstrip("/")
 
 

@@ -59,6 +59,9 @@ class Usage:
             cut_off=sum(answer.finish_reason == "length" for answer in answers),
         )
 
+    def __str__(self) -> str:
+        return f"{self.answers:,} answers, {self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written"
+
     def cost(self, price_in: float, price_out: float) -> float:
         """In the prices' own currency; they are per million tokens read and written."""
         return (self.prompt_tokens * price_in + self.completion_tokens * price_out) / 1e6

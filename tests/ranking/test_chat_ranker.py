@@ -199,12 +199,12 @@ def test_a_long_pause_is_not_slept_through(server: FakeChatServer, make: MakeRan
 @pytest.mark.parametrize(
     ("reply", "title", "hint"),
     [
-        (refusal(401, f"Incorrect API key: {KEY}"), "does not accept the API key", "--key-env"),
-        (refusal(403), "does not accept the API key", "--key-env"),
-        (refusal(404, "The model `fake` does not exist"), "no such address or model", "--base-url"),
-        (Reply(404, b"<html>not here</html>"), "no such address or model", "--base-url"),
-        (refusal(302, Location="https://example.org"), "no such address or model", "--base-url"),
-        (refusal(400, "Unsupported parameter: 'max_tokens'"), "refuses the request", "--parameter"),
+        (refusal(401, f"Incorrect API key: {KEY}"), "does not accept the API key", "environment variable"),
+        (refusal(403), "does not accept the API key", "environment variable"),
+        (refusal(404, "The model `fake` does not exist"), "no such address or model", "base URL"),
+        (Reply(404, b"<html>not here</html>"), "no such address or model", "base URL"),
+        (refusal(302, Location="https://example.org"), "no such address or model", "base URL"),
+        (refusal(400, "Unsupported parameter: 'max_tokens'"), "refuses the request", "NAME=null"),
         (refusal(402), "no credit", "credit"),
         (refusal(429, code="insufficient_quota"), "no credit", "credit"),
     ],
@@ -248,7 +248,7 @@ def test_a_server_that_is_not_there(make: MakeRanker) -> None:
     """Port 9 of loopback: nothing listens. A server that was never reached is not waited for."""
     with pytest.raises(OfflineError, match="cannot be reached") as caught:
         make(Retries(first_wait=60.0), url="http://127.0.0.1:9/v1").answer(prompts(3))
-    assert "--base-url" in caught.value.hint
+    assert "base URL" in caught.value.hint
 
 
 def test_a_server_that_goes_away_is_tried_again(kept: ChatAnswers) -> None:

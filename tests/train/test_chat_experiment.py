@@ -158,10 +158,11 @@ def test_an_experiment_that_the_server_breaks_off_pays_for_nothing_twice(
         server.asked.clear()
         (again,) = run(alone, made)
         assert server.asked == []
-    (evaluation,) = measured.evaluations["generate"]
+    (kept,) = measured.evaluations["generate"]
+    evaluation = kept.evaluation
     assert evaluation.metrics["valid_ratio"].mean == 1.0
     assert evaluation.candidates_hash == made.sets.hash
-    assert again.evaluations["generate"][0].hit_ratio_at_1 == evaluation.hit_ratio_at_1
+    assert again.evaluations["generate"][0].evaluation.hit_ratio_at_1 == evaluation.hit_ratio_at_1
 
 
 def test_fewer_users_are_a_part_of_more(world: World) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llara_app import locations
 from llara_app.encoders import (
     ARCHITECTURES,
     SASRecConfig,
@@ -33,7 +32,10 @@ from train.experiments.leakage import checked_splits, require_not_trained_on
 from train.experiments.parts import Finetuning, LLMChoice, RandomEncoder, TrainedEncoder, TrainedMoRec
 from train.experiments.plan import Data
 from train.experiments.plots import Curve
-from train.experiments.report import Picture, Report, Table, open_folder, page, public
+from train.experiments.report import open_folder
+from train.experiments.report_content import Made, Picture, Report, Table
+from train.experiments.report_markdown import markdown
+from train.experiments.report_page import page
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +159,7 @@ def test_rq1_holds_every_row_of_the_paper_s_table(world: World) -> None:
 
 def test_a_fine_tuning_s_name_is_what_decides_it(world: World, tmp_path: Path) -> None:
     def part(asked: Study) -> Finetuning:
-        found = DESIGNS["rq3"](asked).systems[0].subjects[0].training
+        found = DESIGNS["rq3"](asked).systems[0].subjects[0].part
         assert isinstance(found, Finetuning)
         return found
 
@@ -182,7 +184,7 @@ def test_questions_share_their_parts(world: World) -> None:
         return {
             system.name: part.name
             for system in DESIGNS[question](asked).systems
-            if (part := system.subjects[0].training) is not None
+            if isinstance(part := system.subjects[0].part, Finetuning)
         }
 
     rq1, rq2, rq3 = names("rq1"), names("rq2"), names("rq3")
@@ -210,7 +212,7 @@ def test_beyond_the_paper_s_prompt_the_paper_s_is_one_more_system(world: World) 
 
     def part(asked_: Study, name: str) -> str:
         (found,) = [system for system in DESIGNS["rq2"](asked_).systems if system.name == name]
-        training = found.subjects[0].training
+        training = found.subjects[0].part
         assert training is not None
         return training.name
 
@@ -221,11 +223,22 @@ def test_beyond_the_paper_s_prompt_the_paper_s_is_one_more_system(world: World) 
     assert len({part(each, "hybrid") for each in (keyed, without, asked)}) == 3
 
 
+def test_a_template_of_one_s_own_may_be_called_keyed(world: World, llara_home: Path) -> None:
+    """It is the keyed form of nothing, so there is no plain prompt beside it."""
+    own = 'prompt = """Seen: {history}\\nOf: {candidates}\\nNext: {user}"""\ncandidate_token = \'before\'\n'
+    (llara_home / "templates").mkdir()
+    (llara_home / "templates" / "mine-keyed.toml").write_text(own)
+    asked = replace(study(world), template_name="mine-keyed", template=find_template("mine-keyed"))
+    names = {system.name for system in DESIGNS["rq2"](asked).systems}
+    assert "hybrid without the user token" in names
+    assert "hybrid, the paper's prompt" not in names
+
+
 def test_every_way_of_training_is_asked_about(world: World) -> None:
     schedules = {
         part.spec.config.curriculum
         for system in DESIGNS["rq3"](study(world)).systems
-        if isinstance(part := system.subjects[0].training, Finetuning)
+        if isinstance(part := system.subjects[0].part, Finetuning)
     }
     assert schedules == set(SCHEDULES) - {"text"}, "text prompts alone are RQ2's"
 
@@ -280,25 +293,27 @@ def test_names_from_outside_are_shown_and_not_obeyed() -> None:
     hostile = '<script src="http://evil.test"></script>'
     report = Report(
         hostile, hostile, [hostile], [hostile], [Table(hostile, [hostile], [[hostile]])],
-        [Picture("plot", f'"{hostile}', b"")], {"settings": {"dataset": hostile}},
+        [Picture("plot", f'"{hostile}', b"")], Made(hostile, [hostile], {hostile: hostile}),
+        {"settings": {"dataset": hostile}},
     )  # fmt: skip
     references = References()
     references.feed(page(report))
     assert "script" not in references.tags
     assert references.found == ["data:image/png;base64,"]
+    code = f"    {hostile}\n"
+    assert hostile not in markdown(report, "plots").replace(code, "")
 
 
-def test_a_report_s_page_tells_no_absolute_path(tmp_path: Path) -> None:
-    inside, outside = locations.home() / "encoders" / "mine", tmp_path / "elsewhere" / "my-llm"
-    settings = {"llm": str(outside), "dataset": "demo/x", "encoders": {"SASRec": [str(inside), 3]}, "seed": None}
-    assert public(settings) == {
-        "llm": "my-llm",
-        "dataset": "demo/x",
-        "encoders": {"SASRec": [str(Path("encoders", "mine")), 3]},
-        "seed": None,
-    }
-    shown = page(Report("T", "Q?", [], [], [], [], {"settings": settings}))
-    assert "my-llm" in shown and str(tmp_path) not in shown and str(locations.home()) not in shown
+def test_markdown_has_a_cell_for_every_column() -> None:
+    table = Table("T", ["a|b", "c"], [["*one* | two", "[x](y) [0.1, 0.2]"], ["", "a_b\nc"]])
+    text = markdown(Report("t", "q", [], [], [table], [], Made("c", [], {}), {}), "plots")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows == [
+        r"| a\|b | c |",
+        "| --- | --- |",
+        r"| \*one\* \| two | [x\](y) [0.1, 0.2] |",
+        r"|  | a\_b c |",
+    ]
 
 
 def test_a_curve_is_the_mean_over_seeds_and_neighbouring_steps() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llara_app.errors import BundleError
 from train.experiments.findings import Finding, Outcome, findings, over_seeds
-from train.experiments.kept import DOCUMENT_FILE, PER_USER_FILE, keep_evaluation, kept_evaluation, measured_once
+from train.experiments.kept import DOCUMENT_FILE, PER_USER_FILE, Kept, keep_evaluation, kept_evaluation, measured_once
 from train.experiments.paper_report import systems_table
 from train.experiments.plan import Comparison
 from train.metrics import Evaluation, holm, paired_bootstrap
@@ -173,17 +173,20 @@ def test_a_kept_evaluation_is_the_one_that_was_measured(tmp_path: Path) -> None:
         calls.append(1)
         return evaluation(3)
 
-    first = measured_once(tmp_path / "kept", {"system": "a"}, measure)
-    again = measured_once(tmp_path / "kept", {"system": "a"}, measure)
+    about = {"system": "a"}
+    first = measured_once(tmp_path / "kept", about, "a processor", measure)
+    again = measured_once(tmp_path / "kept", about, "another processor", measure)
     assert len(calls) == 1
-    assert again.as_document() == first.as_document()
-    assert all(np.array_equal(again.per_user[name], first.per_user[name]) for name in first.per_user)
-    assert again.compare(evaluation(4)) == first.compare(evaluation(4))
+    assert (again.about, again.device, again.seconds) == (about, "a processor", first.seconds)
+    assert again.evaluation.as_document() == first.evaluation.as_document()
+    per_user = again.evaluation.per_user
+    assert all(np.array_equal(per_user[name], first.evaluation.per_user[name]) for name in per_user)
+    assert again.evaluation.compare(evaluation(4)) == first.evaluation.compare(evaluation(4))
 
 
 @pytest.mark.parametrize("file", [DOCUMENT_FILE, PER_USER_FILE])
 def test_a_damaged_evaluation_is_said(tmp_path: Path, file: str) -> None:
-    keep_evaluation(tmp_path / "kept", evaluation(0), {})
+    keep_evaluation(tmp_path / "kept", Kept(evaluation(0), {}, "a processor", 1.0))
     (tmp_path / "kept" / file).write_bytes(b"{")
     with pytest.raises(BundleError, match="kept evaluation"):
         kept_evaluation(tmp_path / "kept")

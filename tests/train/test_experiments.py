@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def hit_ratios(design: Design, made: Workshop) -> dict[str, list[float]]:
     return {
-        each.system.name: [evaluation.hit_ratio_at_1 for evaluation in each.evaluations["rank"]]
+        each.system.name: [kept.evaluation.hit_ratio_at_1 for kept in each.evaluations["rank"]]
         for each in run(design, made)
     }
 
@@ -92,7 +93,7 @@ def test_the_control_s_embeddings_are_random_and_the_rest_is_as_hybrid(world: Wo
     asked = study(world, max_steps=1)
     made = workshop(world, tmp_path, asked)
     systems = {system.name: system for system in DESIGNS["rq2"](asked).systems}
-    parts = [systems[name].subjects[0].training for name in ("hybrid", "hybrid with random embeddings")]
+    parts = [systems[name].subjects[0].part for name in ("hybrid", "hybrid with random embeddings")]
     hybrid, control = (Manifest.read(made.folder(part, "")) for part in parts if part is not None)
     assert control.training == hybrid.training
     assert (control.modes, control.item_size) == (hybrid.modes, hybrid.item_size)
@@ -140,6 +141,25 @@ def test_a_killed_experiment_goes_on_with_the_same_command(world: World, tmp_pat
     assert [system["system"] for system in results["systems"]][:3] == ["direct", "two-stage", "multi-task"]
 
 
+@pytest.mark.slow
+def test_two_processes_build_and_measure_each_part_once(world: World, tmp_path: Path, llara_home: Path) -> None:
+    """The same experiment twice at once, in one home: the later one waits, and takes what the earlier one made."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "llara_app", *command(world, "rq3", tmp_path / name)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for name in ("one", "other")
+    ]
+    said = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    one, other = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "other"))
+    assert one["systems"] == other["systems"], "times included: they were measured once"
+    assert one["costs"] == other["costs"]
+    assert not list(locations.parts().glob("*.training")) and not list(locations.parts().glob(".*"))
+
+
 @pytest.fixture(scope="module")
 def rq1(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """RQ1's report folder, by the command itself: an encoder that is trained, one that is given, and a chat model."""
@@ -147,6 +167,7 @@ def rq1(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     more = ["--encoder", "gru4rec", "--encoder-epochs", "1", "--quiet"]
     with FakeChatServer().running() as server:
         chat = ["--chat-model", "fake", "--chat-base-url", server.url]
+        chat += ["--chat-price-in", "1e6", "--chat-price-out", "0"]
         assert llara(command(world, "rq1", output, *more, *chat)) == 0
     assert len(server.asked) == 2 * NUM_USERS
     return output
@@ -170,6 +191,12 @@ def test_rq1_measures_every_system_on_the_same_candidates(rq1: Path) -> None:
     assert set(systems) == ranked | asked_twice | {"chat model fake, greedy answers"}
     assert systems["chat model fake, greedy answers"]["valid_ratio"]["mean"] == 1.0
     assert results["not_asked"] == []
+    (paid,) = [cost for cost in results["costs"] if cost["system"] == "chat model fake"]
+    usage = paid["evaluations"][0]["usage"]
+    assert usage["answers"] == 2 * NUM_USERS and usage["prompt_tokens"] > 0
+    assert paid["evaluations"][0]["cost"] == usage["prompt_tokens"], "a million for a million of them"
+    for report in ("report.md", "report.html"):
+        assert f"{usage['prompt_tokens']:,} tokens read" in (rq1 / report).read_text()
     assert len({system["candidates_hash"] for system in systems.values()}) == 1
     for system in systems.values():
         low, high = system["hit_ratio_at_1"]["ci95"]
@@ -190,7 +217,7 @@ def test_rq1_measures_every_system_on_the_same_candidates(rq1: Path) -> None:
 def test_the_report_needs_nothing_else(rq1: Path) -> None:
     text = (rq1 / "report.html").read_text()
     address = json.loads((rq1 / "experiment.json").read_text())["baselines"]["chat"]["base_url"]
-    assert text.count(address) == 1, "among the settings, as text"
+    assert text.count(address) == 2, "in the command and among the settings, as text"
     assert not re.search(r"https?:|url\(|@import", text.replace(address, ""))
     references = References()
     references.feed(text)
@@ -200,6 +227,39 @@ def test_the_report_needs_nothing_else(rq1: Path) -> None:
     for plot in ("accuracy", "curves", "speed"):
         assert (rq1 / "plots" / f"{plot}.png").read_bytes().startswith(b"\x89PNG\r\n")
     assert "TALLRec" in text and "no difference shown" in text
+
+
+@pytest.mark.slow
+def test_the_folder_tells_nothing_of_the_machine_but_its_processor(
+    world: World, rq1: Path, session_home: Path
+) -> None:
+    """Commands were given absolute places: reports are to be committed and sent around."""
+    files = {path.name: path for path in rq1.rglob("*") if path.is_file()}
+    assert {"results.json", "report.md", "report.html", "experiment.json", "accuracy.png"} <= set(files)
+    secrets = [str(world.folder), str(Path.home()), str(Path.cwd()), str(session_home), socket.gethostname()]
+    for name, path in files.items():
+        if path.suffix != ".png":
+            text = re.sub(r"data:image[^\"]*|https?://[^\s\"<&]*", "", path.read_text())
+            assert not [secret for secret in secrets if re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text)], name
+            assert not re.findall(r"(?<![\w.<])/\w[^\s\"<]*", text), name
+
+
+@pytest.mark.slow
+def test_the_report_says_how_it_was_made(world: World, rq1: Path) -> None:
+    results = json.loads((rq1 / "results.json").read_text())
+    made = results["made"]
+    assert made["command"].startswith("llara-app experiment rq1 --dataset small --llm ")
+    assert f"--llm {world.llm.name} " in made["command"]
+    assert "--max-steps 3" in made["command"] and "--output" not in made["command"]
+    assert made["devices"] and "torch" in made["versions"]
+    costs = {cost["system"]: cost for cost in results["costs"]}
+    assert [(each["amount"], each["unit"]) for each in costs["TALLRec"]["trainings"]] == [(3, "steps")]
+    assert [(each["amount"], each["unit"]) for each in costs["GRU4Rec"]["trainings"]] == [(1, "epochs")]
+    assert costs["bare LLM, zero-shot"]["trainings"] == costs["SASRec encoder"]["trainings"] == []
+    assert all(each["seconds"] > 0 for cost in costs.values() for each in cost["evaluations"])
+    text = (rq1 / "report.md").read_text()
+    assert f"    {made['command']}\n" in text and "\nDevice: " in text
+    assert "![" in text and all((rq1 / place).is_file() for place in re.findall(r"!\[[^]]*\]\((.*?)\)", text))
 
 
 @pytest.mark.slow
@@ -253,7 +313,7 @@ def test_retrieve_ranks_the_encoder_s_proposals(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = study(world, max_steps=1)
-    part = DESIGNS["rq3"](asked).systems[0].subjects[0].training
+    part = DESIGNS["rq3"](asked).systems[0].subjects[0].part
     assert part is not None
     bundle = workshop(world, tmp_path, asked).folder(part, "")
     db = str(world.store.path)

@@ -22,6 +22,7 @@ from llara_app.prompts import HybridPrompt, ItemMention, PromptMode, Role
 from llara_app.ranking.torch_ranker import TorchRanker
 from llara_app.sequences import CandidateSets
 from train.evaluation import evaluate_ranker
+from train.experiments.kept import Keep, measured_now
 from train.metrics import Evaluation, PairedDifference, holm
 
 AS_IT_IS = "as it is"
@@ -33,8 +34,6 @@ PromptChange = Callable[[HybridPrompt, Sequence[HybridPrompt], random.Random], H
 """Of a prompt, given those of all users."""
 
 TableChange = Callable[[Tensor, torch.Generator], Tensor]
-Keep = Callable[[str, Callable[[], Evaluation]], Evaluation]
-"""Gives the evaluation of that name, measured now unless it was kept."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def behaviour_experiment(
     *,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
-    keep: Keep = lambda name, measure: measure(),
+    keep: Keep = measured_now,
 ) -> tuple[Evaluation, list[Finding]]:
     """Rank the same users and candidates with each change of :func:`changes`.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from train.experiments import plots
 from train.experiments.behaviour import AS_IT_IS, Finding
-from train.experiments.report import Picture, Report, Table
+from train.experiments.report_content import Made, Picture, Report, Table
 from train.experiments.retrieve import METRICS, Retrieval
 from train.metrics import Estimate, Evaluation, PairedDifference
 
@@ -17,7 +17,7 @@ RIGOUR = (
 
 
 def behaviour_report(
-    bundle: str, settings: Mapping[str, object], as_it_is: Evaluation, findings: Sequence[Finding]
+    bundle: str, settings: Mapping[str, object], as_it_is: Evaluation, findings: Sequence[Finding], made: Made
 ) -> Report:
     """What a bundle's accuracy rests on."""
     rows = [[AS_IT_IS, _estimate(as_it_is.metrics["hit_ratio_at_1"]), "", "", ""]]
@@ -47,6 +47,7 @@ def behaviour_report(
                 "changes", "Change of HitRatio@1.", plots.differences(effects, "HitRatio@1, changed minus as it is")
             )
         ],
+        made=made,
         document={
             "experiment": "behaviour",
             "bundle": bundle,
@@ -57,7 +58,9 @@ def behaviour_report(
     )
 
 
-def retrieval_report(bundle: str, encoder: str, settings: Mapping[str, object], retrieval: Retrieval) -> Report:
+def retrieval_report(
+    bundle: str, encoder: str, settings: Mapping[str, object], retrieval: Retrieval, made: Made
+) -> Report:
     """How a bundle does when nothing but the history is given."""
     systems = {f"{encoder} alone": retrieval.encoder, f"{encoder}, ranked by {bundle}": retrieval.llm}
     gains = retrieval.gains()
@@ -90,6 +93,7 @@ def retrieval_report(bundle: str, encoder: str, settings: Mapping[str, object], 
                 plots.differences([(METRICS[gain.metric], gain.difference) for gain in gains], "difference"),
             )
         ],
+        made=made,
         document={
             "experiment": "retrieve",
             "bundle": bundle,

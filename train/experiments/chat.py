@@ -20,7 +20,7 @@ from llara_app.catalogue import Item
 from llara_app.errors import UsageError
 from llara_app.prompts import HybridPrompt, PromptMode, answer_text
 from llara_app.ranking.chat_client import DEFAULT_TIMEOUT, ChatClient, checked_url, is_loopback
-from llara_app.ranking.chat_ranker import DEFAULT_PARAMETERS, INSTRUCTION, ChatRanker
+from llara_app.ranking.chat_ranker import DEFAULT_PARAMETERS, INSTRUCTION, ChatRanker, Usage
 from llara_app.sequences import CandidateSets, Split
 from llara_app.store.chat_answers import ChatAnswer, ChatAnswers
 from train.evaluation import evaluate_answers, named_candidate
@@ -38,6 +38,7 @@ class ChatModel:
         parameters: of the requests, over :data:`llara_app.ranking.chat_ranker.DEFAULT_PARAMETERS`.
         concurrency: requests under way at a time.
         timeout: seconds that the server may be silent.
+        prices: of a million tokens read, and of a million written, in one currency.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ChatModel:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     concurrency: int = 8
     timeout: float = DEFAULT_TIMEOUT
+    prices: tuple[float, float] | None = None
 
     @property
     def content(self) -> Mapping[str, object]:
@@ -95,7 +97,7 @@ class ChatResult:
     """What a chat model's answers came to.
 
     Attributes:
-        evaluation: HR@1 and ValidRatio; its times are those of single requests.
+        evaluation: HR@1 and ValidRatio; its times are those of single requests, its usage that of all answers.
         answers: ``redraws * n``, redraw by redraw.
         named: the place of the candidate that each answer names, or None.
     """
@@ -125,7 +127,8 @@ def chat_experiment(
     answers = ranker.answer(flat, PromptMode.TEXT, progress)
     named = [candidate_of(a.text, prompt.candidates) for prompt, a in zip(flat, answers, strict=True)]
     seconds = np.array([answer.seconds for answer in answers])
-    return ChatResult(evaluate_answers(named, sets, dataset, seconds), tuple(answers), tuple(named))
+    evaluation = evaluate_answers(named, sets, dataset, seconds)
+    return ChatResult(replace(evaluation, usage=Usage.of(answers).as_document()), tuple(answers), tuple(named))
 
 
 def some_users(split: Split, sets: CandidateSets, count: int | None, seed: int) -> tuple[Split, CandidateSets]:

@@ -15,7 +15,7 @@ from llara_app.encoders.configs import MOREC
 from llara_app.errors import UsageError
 from llara_app.models.llm import NANO, fingerprint, nano_folder
 from llara_app.prompts import PromptMode, PromptTemplate, find_template
-from llara_app.prompts.templates import KEYED, NO_USER
+from llara_app.prompts.templates import NO_USER, plain_form
 from llara_app.store import Store
 from train.config import FinetuneConfig, RunSpec
 from train.encoders import TUNED, EncoderTraining
@@ -89,19 +89,24 @@ class Study:
         return ("rank", "generate") if self.greedy else ("rank",)
 
     def settings(self) -> dict[str, object]:
-        """Everything that was asked for, JSON-serialisable."""
+        """Everything that was asked for, JSON-serialisable; places on this machine are not told."""
         return {
             **asdict(self.data),
             **asdict(self.asked),
-            "llm": self.llm.name,
+            "llm": _shown(self.llm.name),
             "llm_content": dict(self.llm.content),
-            "template_name": self.template_name,
+            "template_name": _shown(self.template_name),
             "template": self.template.model_dump(mode="json"),
             "encoders": {choice.label: [part.name for part in choice.parts] for choice in self.encoders},
             "config": self.config.model_dump(mode="json"),
             "training_seeds": list(self.seeds),
             "greedy": self.greedy,
         }
+
+
+def _shown(name: str) -> str:
+    """A name as it is; of a place on this machine the last part, which tells others as much."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def llm_choice(name: str, revision: str | None, precision: str) -> LLMChoice:
@@ -218,7 +223,7 @@ def rq2(study: Study) -> Design:
     ]
     controls = [finetuned(study, noise, random, study.config.curriculum)]
     forms = {WITHOUT_USER: study.template_name + NO_USER} if study.template.has_user else {}
-    plain = study.template_name.removesuffix(NO_USER).removesuffix(KEYED)
+    plain = plain_form(study.template_name)
     if plain != study.template_name:
         forms[PAPERS_PROMPT] = plain
     for name, template in forms.items():

@@ -146,11 +146,13 @@ def over_seeds(evaluations: Sequence[Evaluation]) -> Evaluation:
 
 def outcomes(measured: Sequence[Measured]) -> list[Outcome]:
     """Every system over its seeds, once for each way in which it was asked."""
-    return [
-        Outcome(each.system.name, each.system.reads, answers, over_seeds(found), found, each.system.paper)
-        for each in measured
-        for answers, found in each.evaluations.items()
-    ]
+    found = []
+    for each in measured:
+        for answers, kept in each.evaluations.items():
+            by_seed = tuple(one.evaluation for one in kept)
+            system = each.system
+            found.append(Outcome(system.name, system.reads, answers, over_seeds(by_seed), by_seed, system.paper))
+    return found
 
 
 def findings(comparisons: Sequence[Comparison], found: Sequence[Outcome], protocol: str) -> list[Finding]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from llara_app.metric_names import METRICS
 from llara_app.models.bundle import package_versions
 from llara_app.paper import PAPER_ROWS, RQ1, paper_hit_ratio
-from llara_app.step_report import StepReport
-from llara_app.training_runs import StepLog
+from llara_app.ranking.chat_ranker import Usage
 from train.experiments import plots
 from train.experiments.findings import Finding, Outcome, findings, outcomes
-from train.experiments.plan import Design
+from train.experiments.kept import Kept
+from train.experiments.plan import Design, Subject
 from train.experiments.plots import Curve
-from train.experiments.report import Picture, Report, Table, public
+from train.experiments.report_content import Made, Picture, Report, Table
 from train.experiments.runner import Measured
 from train.metrics import Estimate
+from train.run_log import read_step_log
 
 RIGOUR = (
     "Each system ranks the same frozen candidates. Means are over training seeds, redraws of candidates and users. "
@@ -31,13 +32,19 @@ PAPER_NOTE = (
 NOT_ASKED = "{row} was not asked here, nor anything in its place: a figure beside it is the paper’s."
 
 
-def paper_report(design: Design, measured: Sequence[Measured]) -> Report:
-    """Everything that an experiment found, ready to be written."""
+def paper_report(design: Design, measured: Sequence[Measured], command: str) -> Report:
+    """Everything that an experiment found, ready to be written.
+
+    Args:
+        command: that was given, as reports show it.
+    """
     found = outcomes(measured)
     compared = findings(design.comparisons, found, design.data.protocol)
     # The paper's figures belong to its own split.
     with_paper = design.data.protocol == "paper"
-    trainings = [Curve.of(each.system.name, [_steps(log) for log in each.logs]) for each in measured if each.logs]
+    trainings = [
+        Curve.of(each.system.name, [read_step_log(log) for log in each.logs]) for each in measured if each.logs
+    ]
     headline = [outcome for outcome in found if outcome.answers == _first_answers(found, outcome.system)]
     pictures = [
         Picture(
@@ -54,24 +61,29 @@ def paper_report(design: Design, measured: Sequence[Measured]) -> Report:
     data = (
         f"{first.dataset}, protocol {design.data.protocol}, {design.asked.split} split: {first.n:,} users, "
         f"{first.num_candidates} candidates, {first.redraws} redraws. Candidates {first.candidates_hash[:12]}. "
-        f"LLM {public(design.settings['llm'])}, prompt template {public(design.settings['template_name'])}."
+        f"LLM {design.settings['llm']}, prompt template {design.settings['template_name']}."
     )
     background = [data, RIGOUR, design.expected]
     if with_paper and first.dataset in PAPER_ROWS:
         background.append(PAPER_NOTE.format(rows=PAPER_ROWS[first.dataset]))
+    background += _paid(measured)
     background += [NOT_ASKED.format(row=row) for row in design.not_asked]
     return Report(
         title=f"{design.title}: {first.dataset}",
         question=design.question,
         background=background,
         readings=[f"{finding.reading} ({finding.against_paper})." for finding in compared],
-        tables=[systems_table(found, design.not_asked, with_paper=with_paper), findings_table(compared)],
+        tables=[
+            systems_table(found, design.not_asked, with_paper=with_paper),
+            findings_table(compared),
+            costs_table(measured),
+        ],
         pictures=pictures,
+        made=Made(command, _devices(measured), package_versions()),
         document={
             "experiment": design.name,
             "expected": design.expected,
             "settings": dict(design.settings),
-            "versions": package_versions(),
             "systems": [
                 {
                     **outcome.as_document(),
@@ -83,6 +95,7 @@ def paper_report(design: Design, measured: Sequence[Measured]) -> Report:
                 {"system": row, "paper": _paper_document(row, first.dataset) if with_paper else None}
                 for row in design.not_asked
             ],
+            "costs": [_cost_document(each) for each in measured],
             "comparisons": [finding.as_document() for finding in compared],
             "curves": [training.as_document() for training in trainings],
         },
@@ -134,6 +147,57 @@ def findings_table(compared: Sequence[Finding]) -> Table:
     return Table("Comparisons", columns, rows)
 
 
+def costs_table(measured: Sequence[Measured]) -> Table:
+    """What training and asking took: one row for each system; times of trainings are their mean."""
+    rows = []
+    for each in measured:
+        amounts = sorted({f"{cost.amount:,} {cost.unit}" for cost in each.trainings.values()})
+        seconds = [cost.seconds for cost in each.trainings.values()]
+        asked = [kept.seconds for evaluations in each.evaluations.values() for kept in evaluations]
+        trained = [f"{len(seconds)}", ", ".join(amounts), f"{sum(seconds) / len(seconds):,.0f}"] if seconds else []
+        rows.append([each.system.name, *(trained or ["–"] * 3), f"{len(asked)}", f"{sum(asked) / len(asked):,.0f}"])
+    columns = ["system", "trainings", "of", "seconds each", "evaluations", "seconds each"]
+    return Table("What it took, where it was first trained and measured", columns, rows)
+
+
+def _cost_document(measured: Measured) -> dict[str, object]:
+    return {
+        "system": measured.system.name,
+        "trainings": [{"part": name, **asdict(cost)} for name, cost in measured.trainings.items()],
+        "evaluations": [
+            {
+                "answers": answers,
+                "seconds": kept.seconds,
+                "device": kept.device,
+                "usage": dict(kept.evaluation.usage),
+                "cost": subject.price(kept.evaluation),
+            }
+            for answers, evaluations in measured.evaluations.items()
+            for subject, kept in zip(measured.system.subjects, evaluations, strict=True)
+        ],
+    }
+
+
+def _paid(measured: Sequence[Measured]) -> Iterator[str]:
+    """What was paid for, a sentence for each system whose tokens were counted."""
+    for each in measured:
+        for subject, kept in _with_subjects(each):
+            if kept.evaluation.usage:
+                usage, cost = Usage(**kept.evaluation.usage), subject.price(kept.evaluation)
+                uncounted = f"; the server did not count those of {usage.uncounted:,}" if usage.uncounted else ""
+                yield f"{each.system.name}: {usage}{uncounted}" + (f"; cost {cost:.4f}." if cost is not None else ".")
+
+
+def _with_subjects(measured: Measured) -> Iterator[tuple[Subject, Kept]]:
+    for evaluations in measured.evaluations.values():
+        yield from zip(measured.system.subjects, evaluations, strict=True)
+
+
+def _devices(measured: Sequence[Measured]) -> list[str]:
+    """What computed the measurements."""
+    return sorted({kept.device for each in measured for found in each.evaluations.values() for kept in found})
+
+
 def _first_answers(found: Sequence[Outcome], system: str) -> str:
     return next(outcome.answers for outcome in found if outcome.system == system)
 
@@ -148,9 +212,3 @@ def _paper_document(row: str | None, dataset: str) -> dict[str, object] | None:
         return None
     valid = RQ1[row][dataset][0] if row in RQ1 else None
     return {"source": "the paper, not measured here", "hit_ratio_at_1": hit_ratio, "valid_ratio": valid}
-
-
-def _steps(log: Path) -> list[StepReport]:
-    kept = StepLog([log])
-    kept.poll()
-    return kept.steps

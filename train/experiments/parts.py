@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llara_app.encoders import SASRecConfig, SequentialEncoder, build_encoder, save_encoder
+from llara_app.encoders import EncoderManifest, SASRecConfig, SequentialEncoder, build_encoder, save_encoder
 from llara_app.encoders.configs import MOREC, TRAINABLE
+from llara_app.models.manifest import LOG_FILE
 from llara_app.prompts import PromptTemplate
 from llara_app.sequences import Split
 from train.config import RunSpec
 from train.encoders import EncoderTraining, Progress, train_encoder
-from train.experiments.plan import Data, Part
+from train.experiments.plan import Data, Part, TrainingCost
 from train.finetune import finetune, prepare_run, seed_torch, training_folder
 from train.morec import TitleTraining, train_morec
+from train.run_log import read_step_log
 
 if TYPE_CHECKING:
     from train.experiments.runner import Workshop
@@ -78,6 +80,10 @@ class TrainedEncoder(EncoderPart):
             source=self.source,
             training={**asdict(training), "protocol": self.data.protocol, **report},
         )
+
+    def cost(self, folder: Path) -> TrainingCost:
+        took = EncoderManifest.read(folder).training
+        return TrainingCost(took["epochs"], "epochs", took["seconds"])
 
     def _train(
         self, workshop: Workshop, training: EncoderTraining, show: Progress
@@ -247,6 +253,10 @@ class Finetuning(Part):
             prepare_run(workshop.store, spec, folder)
         with workshop.display.finetuning(label) as show:
             finetune(workshop.store, spec, folder, device=str(workshop.device), progress=show)
+
+    def cost(self, folder: Path) -> TrainingCost:
+        steps = read_step_log(folder / LOG_FILE)
+        return TrainingCost(len(steps), "steps", sum(step.seconds for step in steps))
 
 
 def architecture_label(architecture: str) -> str:

@@ -30,11 +30,19 @@ Answers = Literal["rank", "generate"]
 Reads = Literal["behaviour", "text", "hybrid"]
 """What a system reads; hybrid is both."""
 
+EVALUATION_FORMAT = 2
+"""Of kept evaluations: since 2 they say which device measured them, and how long it took."""
+
 
 def content_hash(content: Mapping[str, object]) -> str:
     """A short SHA-256 of what decides a result, this package's version included."""
     whole = {"llara-app": version("llara-app"), **content}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def evaluation_name(content: Mapping[str, object]) -> str:
+    """Under which an evaluation is kept, by all that decides it; one of an older format is measured again."""
+    return f"evaluation-{content_hash({'evaluation_format': EVALUATION_FORMAT, **content})}"
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,20 @@ class Question:
     num_candidates: int = 20
     redraws: int = 20
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What training a part took, where and when it was trained.
+
+    Attributes:
+        amount, unit: such as 300 optimizer ``steps``, or 39 ``epochs``.
+        seconds: of training; pauses of an interrupted run are no part of it.
+    """
+
+    amount: int
+    unit: str
+    seconds: float
 
 
 class Part(ABC):
@@ -91,6 +113,10 @@ class Part(ABC):
             KeyboardInterrupt: it was interrupted, and goes on when it is built again.
         """
 
+    def cost(self, folder: Path) -> TrainingCost | None:
+        """What training it took, read from its `folder`; None where nothing was trained, or nobody knows."""
+        return None
+
 
 class Subject(ABC):
     """Something that answers the questions of an experiment."""
@@ -101,8 +127,12 @@ class Subject(ABC):
         """Everything that decides its answers, JSON-serialisable."""
 
     @property
-    def training(self) -> Part | None:
-        """The part whose training log is worth a curve."""
+    def part(self) -> Part | None:
+        """What must be built before it can answer."""
+        return None
+
+    def price(self, evaluation: Evaluation) -> float | None:
+        """What its answers cost; None where nothing is paid, or nobody told the prices."""
         return None
 
     @abstractmethod
@@ -173,4 +203,4 @@ class Design:
             "subject": dict(subject.content),
             "answers": answers,
         }
-        return f"evaluation-{content_hash(content)}"
+        return evaluation_name(content)

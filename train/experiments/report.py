@@ -1,68 +1,25 @@
-"""An experiment's folder: ``results.json``, ``report.html`` that needs nothing else, and the plots as PNG."""
+"""An experiment's folder: ``results.json``, the plots as PNG, and a report made of both.
+
+``report.html`` needs nothing else; ``report.md`` is the same for a repository's page, with the plots beside it.
+Nothing in the folder tells of the machine more than its processor: no path, no name of a user or host.
+"""
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
-from typing import Any
 
-from llara_app import locations
 from llara_app.errors import DataError, UsageError
 from llara_app.files import write_whole
-from llara_app.reports import PAGE_FILE, RESULTS_FILE
+from llara_app.reports import MARKDOWN_FILE, PAGE_FILE, RESULTS_FILE
+from train.experiments.report_content import Report
+from train.experiments.report_markdown import markdown
+from train.experiments.report_page import page
 
 SETTINGS_FILE = "experiment.json"
 PLOTS_FOLDER = "plots"
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0; font-size: .92rem }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: left; font-variant-numeric: tabular-nums }
-caption { text-align: left; font-weight: 600; padding: .3rem 0 }
-figure { margin: 1.5rem 0 } figure img { max-width: 100% } figcaption, .quiet { color: #666; font-size: .9rem }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .8rem }
-"""
-
-
-@dataclass(frozen=True)
-class Table:
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A plot: its file's name without ending, what it shows, and its PNG."""
-
-    name: str
-    caption: str
-    png: bytes
-
-
-@dataclass(frozen=True)
-class Report:
-    """What an experiment tells.
-
-    Attributes:
-        question: that it asks, in plain words.
-        background: a paragraph each: the data, how it was measured, what the paper expects.
-        readings: what was shown, and what was not, a sentence each.
-        document: everything, as ``results.json`` keeps it beside title and question.
-    """
-
-    title: str
-    question: str
-    background: Sequence[str]
-    readings: Sequence[str]
-    tables: Sequence[Table]
-    pictures: Sequence[Picture]
-    document: Mapping[str, object]
 
 
 def open_folder(folder: Path, settings: Mapping[str, object]) -> None:
@@ -92,13 +49,14 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> None:
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write results, plots and the page that shows them; the page holds its pictures itself."""
+    """Write results, plots, and the report on them as a page and as Markdown; the page holds its pictures itself."""
     for picture in report.pictures:
         write_whole(folder / PLOTS_FOLDER / f"{picture.name}.png", picture.png)
     created = _created(folder / RESULTS_FILE) or datetime.now(UTC).isoformat(timespec="seconds")
     about = {"title": report.title, "question": report.question, "created_at": created}
-    results = json.dumps({**about, **report.document}, indent=2, ensure_ascii=False)
-    write_whole(folder / RESULTS_FILE, results + "\n")
+    document = {**about, "made": report.made.as_document(), **report.document}
+    write_whole(folder / RESULTS_FILE, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / MARKDOWN_FILE, markdown(report, PLOTS_FOLDER))
     write_whole(folder / PAGE_FILE, page(report))
 
 
@@ -108,54 +66,6 @@ def _created(results: Path) -> str | None:
         return str(json.loads(results.read_bytes())["created_at"])
     except (OSError, ValueError, KeyError):
         return None
-
-
-def public(value: Any) -> Any:
-    """`value` as a page that is passed on shows it: no absolute path stands in it.
-
-    A path inside the home is shown from there on, any other one by its last part; mappings and sequences are walked.
-    """
-    if isinstance(value, Mapping):
-        return {public(key): public(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [public(inner) for inner in value]
-    if not isinstance(value, str) or not Path(value).is_absolute():
-        return value
-    path, home = Path(value).resolve(), locations.home().resolve()
-    return str(path.relative_to(home)) if path.is_relative_to(home) else path.name
-
-
-def page(report: Report) -> str:
-    """The report as one HTML document without a reference to anything outside it."""
-    settings = json.dumps(public(report.document.get("settings", {})), indent=2, ensure_ascii=False)
-    parts = [
-        f"<h1>{escape(report.title)}</h1>",
-        f"<p><strong>{escape(report.question)}</strong></p>",
-        *(f"<p>{escape(paragraph)}</p>" for paragraph in report.background),
-        "<h2>What is shown</h2>",
-        "<ul>" + "".join(f"<li>{escape(reading)}</li>" for reading in report.readings) + "</ul>",
-        *map(_table, report.tables),
-        *map(_figure, report.pictures),
-        f"<h2>Settings</h2><pre>{escape(settings)}</pre>",
-    ]
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(report.title)}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-
-
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    return f"<table><caption>{escape(table.caption)}</caption><tr>{head}</tr>{rows}</table>"
-
-
-def _figure(picture: Picture) -> str:
-    data = base64.b64encode(picture.png).decode()
-    caption = escape(picture.caption)
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
-    )
 
 
 def _first_difference(kept: object, wanted: object, where: str = "") -> str:

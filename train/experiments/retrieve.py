@@ -14,7 +14,8 @@ import numpy as np
 
 from llara_app.recommend import Recommender
 from llara_app.sequences import Sequences, Split
-from train.metrics import Evaluation, PairedDifference, holm, ranks_from_scores
+from train.experiments.kept import Keep, measured_now
+from train.metrics import Evaluation, PairedDifference, RankArray, holm, ranks_from_scores
 
 METRICS = {"hit_ratio_at_1": "HR@1", "hit_ratio_at_10": "HR@10", "ndcg_at_10": "NDCG@10"}
 """What is compared, as one family."""
@@ -83,6 +84,7 @@ def retrieve_and_rank(
     rows: Split,
     count: int,
     progress: Callable[[int], None] | None = None,
+    keep: Keep = measured_now,
 ) -> Retrieval:
     """Ask for the next item of each row out of the whole catalogue.
 
@@ -91,15 +93,16 @@ def retrieve_and_rank(
     Args:
         rows: each with at least one item of history.
         count: proposals for each user, or as many as there are.
-        progress: told how many more rows are done.
+        progress: told how many more rows the LLM has done.
+        keep: remembers the LLM's evaluation by the hash of what was proposed, so that it is measured once; the
+            encoder's takes no time.
 
     Raises:
         PromptTooLongError: that many candidates do not fit into the LLM's context.
     """
     catalogue, mode = recommender.catalogue, recommender.manifest.mode
     encoder_ranks = np.empty(len(rows), dtype=np.int64)
-    llm_ranks = np.full(len(rows), len(catalogue), dtype=np.int64)
-    prompts, targets = [], []
+    prompts, places = [], []
     digest = hashlib.sha256()
     for row, (user, position) in enumerate(zip(rows.users, rows.targets, strict=True)):
         items = sequences.history(int(user))
@@ -108,22 +111,23 @@ def retrieve_and_rank(
         scores = recommender.encoder_scores(history)
         scores[[item.index for item in history]] = -np.inf
         encoder_ranks[row] = (scores >= scores[target]).sum()
-        proposals = recommender.propose(history, count)
-        prompts.append(recommender.prompt(history, proposals))
-        targets.append(target)
-        digest.update(np.array([user, *(item.index for item in proposals)], dtype="<i8").tobytes())
-    found = 0
-    for first in range(0, len(prompts), CHUNK):
-        chunk = prompts[first : first + CHUNK]
-        for row, (prompt, scored) in enumerate(zip(chunk, recommender.ranker.score(chunk, mode), strict=True), first):
-            places = [place for place, item in enumerate(prompt.candidates) if item.index == targets[row]]
-            if places:
-                found += 1
-                llm_ranks[row] = ranks_from_scores(scored.log_likelihoods, np.array(places[0]))
-        if progress is not None:
-            progress(len(chunk))
+        proposals = [item.index for item in recommender.propose(history, count)]
+        prompts.append(recommender.prompt(history, [catalogue[index] for index in proposals]))
+        places.append(proposals.index(target) if target in proposals else None)
+        digest.update(np.array([user, *proposals], dtype="<i8").tobytes())
 
-    def evaluation(ranks: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Evaluation:
+    def llm_ranks() -> RankArray:
+        ranks = np.full(len(rows), len(catalogue), dtype=np.int64)
+        for first in range(0, len(prompts), CHUNK):
+            chunk = prompts[first : first + CHUNK]
+            for row, scored in enumerate(recommender.ranker.score(chunk, mode), first):
+                if (place := places[row]) is not None:
+                    ranks[row] = ranks_from_scores(scored.log_likelihoods, np.array(place))
+            if progress is not None:
+                progress(len(chunk))
+        return ranks
+
+    def evaluation(ranks: RankArray) -> Evaluation:
         return Evaluation.from_ranks(
             ranks[None],
             dataset=recommender.manifest.dataset.name,
@@ -131,4 +135,6 @@ def retrieve_and_rank(
             candidates_hash=digest.hexdigest(),
         )
 
-    return Retrieval(count, found / len(rows), evaluation(encoder_ranks), evaluation(llm_ranks))
+    found = sum(place is not None for place in places) / len(rows)
+    llm = keep(f"proposals {digest.hexdigest()}", lambda: evaluation(llm_ranks()))
+    return Retrieval(count, found, evaluation(encoder_ranks), llm)

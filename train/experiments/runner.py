@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from filelock import FileLock, Timeout
 
 from llara_app import locations
 from llara_app.catalogue import Catalogue
+from llara_app.locks import alone
+from llara_app.models.devices import device_name
 from llara_app.models.manifest import LOG_FILE
 from llara_app.prompts import HybridPrompt, PromptTemplate
 from llara_app.sequences import Sequences
@@ -21,10 +22,9 @@ from llara_app.step_report import StepReport
 from llara_app.store import Store
 from train.encoders import EpochReport
 from train.evaluation import evaluation_prompts
-from train.experiments.kept import measured_once
+from train.experiments.kept import Kept, measured_once
 from train.experiments.leakage import checked_splits
-from train.experiments.plan import Answers, Data, Design, Part, Question, System
-from train.metrics import Evaluation
+from train.experiments.plan import Answers, Data, Design, Part, Question, System, TrainingCost
 
 
 class Display(Protocol):
@@ -115,27 +115,15 @@ class Workshop:
         """The folder of a part, which is built now unless it is there."""
         folder = part.place(self.parts)
         if not folder.exists():
-            with self._alone(part.name, label):
+            with alone(part.name, self.waiting(label)):
                 # Whoever held the lock may have built it.
                 if not folder.exists():
                     part.build(self, folder, label)
         return folder
 
-    @contextmanager
-    def _alone(self, name: str, label: str) -> Iterator[None]:
-        """Two experiments that need the same part must not build it at once."""
-        locks = locations.locks()
-        locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(locks / f"{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.display.note(f"{label}: another experiment is at it; waiting")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+    def waiting(self, label: str) -> Callable[[], None]:
+        """Says that another experiment builds or measures the same."""
+        return lambda: self.display.note(f"{label}: another experiment is at it; waiting")
 
 
 @dataclass(frozen=True)
@@ -143,12 +131,14 @@ class Measured:
     """A system's evaluations, by how it was asked: one for each training seed.
 
     Attributes:
-        logs: the training log of each seed, where something was trained.
+        trainings: what was trained for it, by the part's name, and what that took.
+        logs: the training log of each seed, where an LLM was fine-tuned.
     """
 
     system: System
-    evaluations: Mapping[Answers, tuple[Evaluation, ...]]
-    logs: tuple[Path, ...]
+    evaluations: Mapping[Answers, tuple[Kept, ...]]
+    trainings: Mapping[str, TrainingCost] = field(default_factory=dict)
+    logs: tuple[Path, ...] = ()
 
 
 def run(design: Design, workshop: Workshop) -> list[Measured]:
@@ -161,20 +151,26 @@ def run(design: Design, workshop: Workshop) -> list[Measured]:
 
 
 def _measure(design: Design, workshop: Workshop, system: System) -> Measured:
-    evaluations: dict[Answers, tuple[Evaluation, ...]] = {}
+    evaluations: dict[Answers, tuple[Kept, ...]] = {}
+    device = device_name(workshop.device)
     for answers in system.answers:
         found = []
         for number, subject in enumerate(system.subjects, start=1):
             label = system.name if len(system.subjects) == 1 else f"{system.name}, {number}/{len(system.subjects)}"
             folder = workshop.parts / design.measurement(subject, answers, workshop.sets.hash)
-            about = {
-                "system": system.name,
-                "answers": answers,
-                "device": str(workshop.device),
-                "subject": dict(subject.content),
-            }
-            found.append(measured_once(folder, about, partial(subject.evaluate, workshop, answers, label)))
+            if subject.part is not None and not folder.exists():
+                # Before the clock of the measurement starts.
+                workshop.folder(subject.part, label)
+            about = {"system": system.name, "answers": answers, "subject": dict(subject.content)}
+            measure = partial(subject.evaluate, workshop, answers, label)
+            found.append(measured_once(folder, about, device, measure, workshop.waiting(label)))
         evaluations[answers] = tuple(found)
-    parts = [subject.training for subject in system.subjects]
-    logs = tuple(part.place(workshop.parts) / LOG_FILE for part in parts if part is not None)
-    return Measured(system, evaluations, tuple(log for log in logs if log.is_file()))
+    places = [(subject.part, subject.part.place(workshop.parts)) for subject in system.subjects if subject.part]
+    costs = {part.name: part.cost(folder) for part, folder in places if folder.exists()}
+    logs = [folder / LOG_FILE for _, folder in places]
+    return Measured(
+        system,
+        evaluations,
+        {name: cost for name, cost in costs.items() if cost is not None},
+        tuple(log for log in logs if log.is_file()),
+    )

@@ -38,6 +38,10 @@ class EncoderAlone(Subject):
     def content(self) -> Mapping[str, object]:
         return {"encoder": self.encoder.name}
 
+    @property
+    def part(self) -> Part:
+        return self.encoder
+
     def evaluate(self, workshop: Workshop, answers: Answers, label: str) -> Evaluation:
         encoder, _ = load_encoder(workshop.folder(self.encoder, label))
         return evaluate_encoder(
@@ -61,7 +65,7 @@ class FinetunedLLM(Subject):
         return {"finetuned": self.finetuning.name}
 
     @property
-    def training(self) -> Part:
+    def part(self) -> Part:
         return self.finetuning
 
     def evaluate(self, workshop: Workshop, answers: Answers, label: str) -> Evaluation:
@@ -105,6 +109,10 @@ class AskedChat(Subject):
     def content(self) -> Mapping[str, object]:
         return {"chat": dict(self.model.content), "template": self.template.model_dump(mode="json")}
 
+    def price(self, evaluation: Evaluation) -> float | None:
+        prices = self.model.prices
+        return Usage(**evaluation.usage).cost(*prices) if prices is not None and evaluation.usage else None
+
     def evaluate(self, workshop: Workshop, answers: Answers, label: str) -> Evaluation:
         assert answers == "generate", "a chat API does not score candidates"
         total = workshop.sets.positions.size
@@ -112,10 +120,7 @@ class AskedChat(Subject):
             prompts = workshop.prompts(self.template)
             result = chat_experiment(ranker, prompts, workshop.sets, workshop.data.dataset, progress=show)
         for when, usage in (("all answers", Usage.of(result.answers)), ("asked now", Usage.of(ranker.asked))):
-            workshop.display.note(
-                f"{label}, {when}: {usage.answers:,} answers, {usage.prompt_tokens:,} tokens read, "
-                f"{usage.completion_tokens:,} written"
-            )
+            workshop.display.note(f"{label}, {when}: {usage}")
         return result.evaluation
 
 
