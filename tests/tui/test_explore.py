@@ -262,7 +262,8 @@ async def test_superseded_predictions_are_taken_back(app: LlaraTui, engine: Fake
         engine.gate.set()
         await predicted(pilot)
         asked = [each.mode for each in engine.asked if isinstance(each, Predict)]
-        assert asked == [PromptMode.TEXT, PromptMode.BEHAVIOUR]
+        # The first of the six is asked for unless the last was pressed before it began.
+        assert asked in ([PromptMode.TEXT, PromptMode.BEHAVIOUR], [PromptMode.BEHAVIOUR])
 
 
 async def test_copying_keeps_a_file_in_case_the_terminal_does_not(app: LlaraTui, llara_home: Path) -> None:
