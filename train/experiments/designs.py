@@ -41,6 +41,10 @@ PAPERS_CHAT = "GPT-4"
 HYBRID = "hybrid"
 WITHOUT_USER = "hybrid without the user token"
 UNALIGNED = "hybrid without alignment"
+ALIGNED_LONGER = (
+    "Alignment comes before the curriculum and adds to its steps: systems that show no user token, and the one without "
+    "alignment, were trained for fewer."
+)
 PAPERS_PROMPT = "hybrid, the paper's prompt"
 CURRICULUM = "curriculum, linear"
 SCHEDULED = ("root", "cosine", "step")
@@ -229,16 +233,18 @@ def rq2(study: Study) -> Design:
     for name, template in forms.items():
         other = replace(study, template_name=template, template=find_template(template))
         controls.append(finetuned(other, choice, name, study.config.curriculum))
+    note = ""
     if study.template.has_user and study.config.alignment_steps:
         other = replace(study, config=study.config.model_copy(update={"alignment_steps": 0}))
         controls.append(finetuned(other, choice, UNALIGNED, study.config.curriculum))
+        note = f" {ALIGNED_LONGER}"
     hybrid = finetuned(study, choice, HYBRID, study.config.curriculum)
     return _design(
         study,
         "rq2",
         "What each part of the hybrid prompt gives",
         "How well does the LLM rank when items are shown by index, title, behaviour token, or title and token?",
-        "Paper (figure only): hybrid > behaviour token alone, text alone, index, on all three datasets.",
+        "Paper (figure only): hybrid > behaviour token alone, text alone, index, on all three datasets." + note,
         [*single, *controls, hybrid],
         [
             *(Comparison(HYBRID, other.name) for other in single),
