@@ -42,7 +42,7 @@ HYBRID = "hybrid"
 WITHOUT_USER = "hybrid without the user token"
 UNALIGNED = "hybrid without alignment"
 ALIGNED_LONGER = (
-    "Alignment comes before the curriculum and adds to its steps: systems that show no user token, and the one without "
+    "Alignment comes before the curriculum and adds to its steps: systems without a user token, and the one without "
     "alignment, were trained for fewer."
 )
 PAPERS_PROMPT = "hybrid, the paper's prompt"
