@@ -74,13 +74,15 @@ def test_the_user_is_one_more_token() -> None:
     vocabulary = ItemVocabulary(words, FixedItems(items.table()))
     user_id = 11 + NUM_ITEMS
     vectors = users(some_histories())
-    embedded = vocabulary(torch.tensor([[user_id, 2], [11, user_id], [1, 2]]), vectors)
+    embedded = vocabulary(torch.tensor([[user_id, 2], [11, user_id], [1, 2]]), vectors.unsqueeze(1))
     torch.testing.assert_close(embedded[0, 0], vectors[0])
     torch.testing.assert_close(embedded[1, 1], vectors[1])
     torch.testing.assert_close(embedded[1, 0], items.table()[0])
     torch.testing.assert_close(embedded[2, 0], words.weight[1])
     with pytest.raises(IndexError):
         vocabulary(torch.tensor([[user_id]]))
+    with pytest.raises(IndexError):
+        vocabulary(torch.tensor([[user_id + 1]]), vectors[:1].unsqueeze(1))
 
 
 def test_histories_of_items() -> None:
