@@ -12,7 +12,7 @@ QUESTIONS ?= rq2 rq3 rq1 behaviour retrieve
 STEPS ?= 600
 SEEDS ?= 3
 REDRAWS ?= 20
-RESULTS ?= benchmarks/results
+RESULTS ?= build/experiments
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed

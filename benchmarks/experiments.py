@@ -1,4 +1,4 @@
-"""The experiments whose results are committed: each into a folder of its own, one after the other.
+"""The paper's questions and what bundles rest on, on several datasets: each into a folder of its own, one after the other.
 
 Run it again after a crash, or with other datasets beside it in another process: what was trained or measured is kept
 under the home and shared, and what is done is only written anew.
@@ -32,7 +32,7 @@ SUBJECT = "hybrid"
 @click.option("--max-steps", default=600, help="Optimizer steps of each fine-tuning.")
 @click.option("--seeds", default=3, help="Trainings of each system.")
 @click.option("--redraws", default=20, help="Of the candidates.")
-@click.option("--results", type=click.Path(path_type=Path), default="benchmarks/results", help="Where reports go.")
+@click.option("--results", type=click.Path(path_type=Path), default="build/experiments", help="Where reports go.")
 def main(
     datasets: tuple[str, ...], questions: tuple[str, ...], max_steps: int, seeds: int, redraws: int, results: Path
 ) -> None:
