@@ -1,4 +1,4 @@
-"""The paper's questions and what bundles rest on, on several datasets: each into a folder of its own, one after the other.
+"""The paper's questions and what bundles rest on, asked of several datasets, each into a folder of its own.
 
 Run it again after a crash, or with other datasets beside it in another process: what was trained or measured is kept
 under the home and shared, and what is done is only written anew.
