@@ -124,6 +124,7 @@ def report_page(name: str) -> str:
         content = report.page.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise DataError("A report cannot be read", report.folder.name, "Run its experiment again.") from error
+    # Reports of earlier versions hold paths; whoever may see this page need not know where the home is.
     content = content.replace(f"{locations.home()}{os.sep}", "")
     head = markup.heading(report.title, report.question)
     frame = f'<iframe class="report" sandbox title="{escape(report.title)}" srcdoc="{escape(content)}"></iframe>'

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from llara_app.catalogue import Catalogue, Item
+from llara_app.catalogue import Item
+from llara_app.errors import PromptTooLongError
 from llara_app.models.llara import left_pad
 from llara_app.models.users import encoder_histories
-from llara_app.prompts import HybridPrompt, PromptMode, PromptTemplate, PromptTokenizer, prompt_title
+from llara_app.prompts import HybridPrompt, PromptMode, prompt_title
 from llara_app.prompts.prompt import ItemMention, Role, Text
-from llara_app.sequences import MAX_HISTORY, Sequences, Split
-from train.batches import IGNORED, Batch, ExampleKey, draw_negatives
+from llara_app.sequences import MAX_HISTORY
+from train.batches import IGNORED, Batch, ExampleKey, PromptDataset, draw_negatives
 
 PROMPTS_TO_A_LIST = 4
 """How many prompts of a batch one list takes the place of: it is longer than one and asks far more."""
@@ -53,37 +54,12 @@ class AlignmentLists:
     that were taken would hide which items are popular.
 
     Args:
-        catalogue: of the items.
-        sequences: all histories.
-        rows: one row for each training target.
-        template: its separator and the place of its candidates' tokens are the lists' too.
-        prompt_tokenizer: the joint tokenizer.
-        seed: of the draws.
-        num_candidates: of each list.
-        encoder_history: items that the encoder reads for a user's token, at most.
+        dataset: the curriculum's examples; lists are of the same rows in the same words, and as long at most.
     """
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        sequences: Sequences,
-        rows: Split,
-        template: PromptTemplate,
-        prompt_tokenizer: PromptTokenizer,
-        *,
-        seed: int,
-        num_candidates: int = 20,
-        encoder_history: int = MAX_HISTORY,
-    ) -> None:
-        self.catalogue = catalogue
-        self.sequences = sequences
-        self.rows = rows
-        self.template = template
-        self.prompt_tokenizer = prompt_tokenizer
-        self.seed = seed
-        self.num_candidates = num_candidates
-        self.num_questions = max(1, num_candidates // 2)
-        self.encoder_history = encoder_history
+    def __init__(self, dataset: PromptDataset) -> None:
+        self.dataset = dataset
+        self.num_questions = max(1, dataset.num_candidates // 2)
 
     def batches(
         self, step: int, *, batch_size: int, micro_batch_size: int, rank: int = 0, world_size: int = 1
@@ -100,43 +76,58 @@ class AlignmentLists:
             yield self.collate([self.make(step, slot) for slot in slots[first : first + size]])
 
     def make(self, step: int, slot: int) -> AlignmentList:
-        """One list."""
-        rng = np.random.default_rng((self.seed, step, slot, 2))
+        """One list, with as many of its questions as the length limit has room for.
+
+        Raises:
+            PromptTooLongError: the candidates alone exceed the limit.
+        """
+        data, tokenizer = self.dataset, self.dataset.prompt_tokenizer
+        rng = np.random.default_rng((data.curriculum.seed, step, slot, 2))
         asked: dict[int, list[int]] = {}
-        drawn = rng.integers(len(self.rows), size=DRAWS_PER_QUESTION * self.num_questions).tolist()
+        drawn = rng.integers(len(data.rows), size=DRAWS_PER_QUESTION * self.num_questions).tolist()
         for row in drawn:
-            user, position = int(self.rows.users[row]), int(self.rows.targets[row])
-            history = self.sequences.history(user)
+            user, position = int(data.rows.users[row]), int(data.rows.targets[row])
+            history = data.sequences.history(user)
             if len(asked) < self.num_questions:
                 asked.setdefault(int(history[position]), history[max(0, position - MAX_HISTORY) : position].tolist())
         others = draw_negatives(
-            rng, np.array(list(asked), dtype=np.int32), len(self.catalogue), self.num_candidates - len(asked)
+            rng, np.array(list(asked), dtype=np.int32), len(data.catalogue), data.num_candidates - len(asked)
         )
-        candidates = [self.catalogue[index] for index in rng.permutation([*asked, *others]).tolist()]
-        ids = [*self.prompt_tokenizer.prefix_ids, *self._list(candidates)]
+        candidates = [data.catalogue[index] for index in rng.permutation([*asked, *others]).tolist()]
+        ids = [*tokenizer.prefix_ids, *self._list(candidates)]
         labels = [IGNORED] * len(ids)
-        for number, index in enumerate(asked):
-            title = prompt_title(self.catalogue[index].title)
-            answer = self.prompt_tokenizer.encode_text(title + self.template.separator)
-            ids += [self.prompt_tokenizer.user_id + number, *answer]
+        histories: list[list[int]] = []
+        for number, (index, before) in enumerate(asked.items()):
+            answer = tokenizer.encode_text(prompt_title(data.catalogue[index].title) + data.template.separator)
+            # The last token of a list is predicted and never read.
+            if data.max_length is not None and len(ids) + len(answer) > data.max_length:
+                break
+            ids += [tokenizer.user_id + number, *answer]
             labels += [*answer, IGNORED]
-        return AlignmentList(ExampleKey(step, slot, drawn[0]), ids[:-1], labels[:-1], list(asked.values()))
+            histories.append(before)
+        if not histories:
+            raise PromptTooLongError(
+                "A list to align the projectors with is too long",
+                f"its candidates take {len(ids)} of {data.max_length} tokens and leave no room for a question",
+                "Use fewer candidates, a larger --max-length, or --alignment-steps 0.",
+            )
+        return AlignmentList(ExampleKey(step, slot, drawn[0]), ids[:-1], labels[:-1], histories)
 
     def _list(self, candidates: Sequence[Item]) -> list[int]:
         """The candidates as a hybrid prompt shows them, each with its separator behind it."""
         segments = [
             segment
             for item in candidates
-            for segment in (ItemMention(item, Role.CANDIDATE), Text(self.template.separator))
+            for segment in (ItemMention(item, Role.CANDIDATE), Text(self.dataset.template.separator))
         ]
-        prompt = HybridPrompt(tuple(segments), (), tuple(candidates), self.template)
-        return self.prompt_tokenizer.encode_pieces(
-            list(prompt.pieces(PromptMode.HYBRID, self.prompt_tokenizer.num_items))
-        )
+        prompt = HybridPrompt(tuple(segments), (), tuple(candidates), self.dataset.template)
+        return self.dataset.prompt_tokenizer.encode_pieces(list(prompt.pieces(PromptMode.HYBRID)))
 
     def collate(self, lists: Sequence[AlignmentList]) -> Batch:
         """Lists as a batch like the curriculum's, with several users a row: ``histories`` is ``[B, K, H]``."""
-        input_ids, attention_mask, position_ids = left_pad([made.ids for made in lists], self.prompt_tokenizer.eos_id)
+        input_ids, attention_mask, position_ids = left_pad(
+            [made.ids for made in lists], self.dataset.prompt_tokenizer.eos_id
+        )
         labels = torch.full_like(input_ids, IGNORED)
         for row, made in enumerate(lists):
             labels[row, input_ids.shape[1] - len(made.labels) :] = torch.tensor(made.labels)
@@ -144,8 +135,8 @@ class AlignmentLists:
         users = max(len(made.histories) for made in lists)
         histories = encoder_histories(
             [history for made in lists for history in [*made.histories, *[[]] * (users - len(made.histories))]],
-            num_items=len(self.catalogue),
-            max_history=self.encoder_history,
+            num_items=len(self.dataset.catalogue),
+            max_history=self.dataset.encoder_history,
         )
         return Batch(
             input_ids,

@@ -128,18 +128,8 @@ def make_dataset(store: Store, spec: RunSpec, catalogue: Catalogue, llm: LLM, mo
 
 def make_alignment(dataset: PromptDataset, config: FinetuneConfig) -> tuple[AlignmentLists, int]:
     """What the steps before the curriculum are made of, and how many there are: none without user tokens."""
-    lists = AlignmentLists(
-        dataset.catalogue,
-        dataset.sequences,
-        dataset.rows,
-        dataset.template,
-        dataset.prompt_tokenizer,
-        seed=config.seed,
-        num_candidates=config.num_candidates,
-        encoder_history=dataset.encoder_history,
-    )
     shows_users = dataset.template.has_user and dataset.curriculum.modes & {PromptMode.BEHAVIOUR, PromptMode.HYBRID}
-    return lists, min(config.alignment_steps, dataset.curriculum.total_steps) if shows_users else 0
+    return AlignmentLists(dataset), min(config.alignment_steps, dataset.curriculum.total_steps) if shows_users else 0
 
 
 def describe_run(store: Store, spec: RunSpec, llm: LLM, model: LlaraModel, total_steps: int) -> Manifest:

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from llara_app.errors import PromptTooLongError
 from llara_app.models.llm import load_llm
 from llara_app.prompts import PromptTokenizer, find_template
 from llara_app.step_report import StepReport
 from tests.small_world import NUM_ITEMS, World, make_world
 from train.alignment import AlignmentList, AlignmentLists
-from train.batches import IGNORED
+from train.batches import IGNORED, PromptDataset
 from train.components import build_model
+from train.curriculum import Curriculum
 from train.finetune import finetune, prepare_run
 
 pytestmark = pytest.mark.slow
@@ -27,22 +29,29 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def lists(world: World) -> AlignmentLists:
+    return make_lists(world)
+
+
+def make_lists(world: World, max_length: int | None = None) -> AlignmentLists:
     llm = load_llm(str(world.llm))
     tokenizer = PromptTokenizer(llm.tokenizer, llm.model.get_input_embeddings().weight.shape[0], NUM_ITEMS)
     return AlignmentLists(
-        world.store.catalogue("small"),
-        world.store.sequences("small"),
-        world.store.split("small", "leave-one-out", "train").expanded(3),
-        find_template("movie-keyed"),
-        tokenizer,
-        seed=7,
-        num_candidates=10,
+        PromptDataset(
+            world.store.catalogue("small"),
+            world.store.sequences("small"),
+            world.store.split("small", "leave-one-out", "train").expanded(3),
+            Curriculum("direct", 10, seed=7),
+            find_template("movie-keyed"),
+            tokenizer,
+            num_candidates=10,
+            max_length=max_length,
+        )
     )
 
 
 def keys(lists: AlignmentLists, made: AlignmentList) -> list[int]:
     """The indexes of the items whose tokens stand in a list."""
-    tokenizer = lists.prompt_tokenizer
+    tokenizer = lists.dataset.prompt_tokenizer
     return [i - tokenizer.vocabulary_size for i in made.ids if tokenizer.vocabulary_size <= i < tokenizer.user_id]
 
 
@@ -50,8 +59,8 @@ def questions(lists: AlignmentLists, made: AlignmentList) -> list[tuple[int, lis
     """``(number of the user, ids to be answered)`` in turn, read from ids and labels."""
     found: list[tuple[int, list[int]]] = []
     for token, label in zip(made.ids, made.labels, strict=True):
-        if token >= lists.prompt_tokenizer.user_id:
-            found.append((token - lists.prompt_tokenizer.user_id, []))
+        if token >= lists.dataset.prompt_tokenizer.user_id:
+            found.append((token - lists.dataset.prompt_tokenizer.user_id, []))
         if label != IGNORED:
             found[-1][1].append(label)
     return found
@@ -70,13 +79,14 @@ def test_every_question_is_answered_by_what_that_user_took_next(lists: Alignment
         for number, answer in questions(lists, made):
             possible = {
                 int(history[len(before)])
-                for user in range(lists.sequences.num_users)
-                if (history := lists.sequences.history(user)) is not None
+                for user in range(lists.dataset.sequences.num_users)
+                if (history := lists.dataset.sequences.history(user)) is not None
                 and (before := made.histories[number]) == history[: len(before)].tolist()
                 and len(before) < len(history)
             }
             titles = {
-                item: lists.prompt_tokenizer.encode_text(lists.catalogue[item].title + "\n") for item in possible
+                item: lists.dataset.prompt_tokenizer.encode_text(lists.dataset.catalogue[item].title + "\n")
+                for item in possible
             }
             named = [item for item, title in titles.items() if title == answer]
             assert len(named) == 1
@@ -100,6 +110,20 @@ def test_a_list_is_a_function_of_its_name(lists: AlignmentLists) -> None:
     assert lists.make(5, 1).ids != lists.make(6, 1).ids
 
 
+def test_questions_end_where_the_length_limit_does(world: World, lists: AlignmentLists) -> None:
+    whole = lists.make(0, 0)
+    asked = questions(lists, whole)
+    limit = len(whole.ids) - len(asked[-1][1])
+    cut = make_lists(world, max_length=limit).make(0, 0)
+    assert questions(lists, cut) == asked[:-1]
+    assert cut.ids == whole.ids[: len(cut.ids)]
+    assert len(cut.histories) == len(asked) - 1
+    assert make_lists(world, max_length=len(whole.ids)).make(0, 0) == whole
+    candidates = next(place for place, label in enumerate(whole.labels) if label != IGNORED)
+    with pytest.raises(PromptTooLongError, match="leave no room"):
+        make_lists(world, max_length=candidates).make(0, 0)
+
+
 @pytest.mark.parametrize(("batch_size", "micro_batch_size"), [(32, 16), (32, 2), (4, 4), (2, 1)])
 def test_processes_share_the_lists(lists: AlignmentLists, batch_size: int, micro_batch_size: int) -> None:
     shares = [
@@ -113,13 +137,13 @@ def test_processes_share_the_lists(lists: AlignmentLists, batch_size: int, micro
 
 def test_each_user_of_a_row_has_its_own_vector(world: World, lists: AlignmentLists) -> None:
     llm = load_llm(str(world.llm))
-    model = build_model(world.spec("movie-keyed"), llm, lists.catalogue)
+    model = build_model(world.spec("movie-keyed"), llm, lists.dataset.catalogue)
     assert model.users is not None
     batch = next(lists.batches(0, batch_size=8, micro_batch_size=8))
     embedded = model.embed(batch.input_ids, batch.histories)
     vectors = model.users(batch.histories)
-    rows, places = (batch.input_ids >= lists.prompt_tokenizer.user_id).nonzero(as_tuple=True)
-    numbers = batch.input_ids[rows, places] - lists.prompt_tokenizer.user_id
+    rows, places = (batch.input_ids >= lists.dataset.prompt_tokenizer.user_id).nonzero(as_tuple=True)
+    numbers = batch.input_ids[rows, places] - lists.dataset.prompt_tokenizer.user_id
     torch.testing.assert_close(embedded[rows, places], vectors[rows, numbers])
     assert len(torch.unique(vectors.flatten(0, 1), dim=0)) > 5
     alone = model.users(batch.histories[1, 2:3])
