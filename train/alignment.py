@@ -1,10 +1,10 @@
-"""Alignment: before the curriculum, the projectors and the LLM learn to tell behaviour tokens apart.
+"""Alignment: before the curriculum, the projectors and the LLM learn to say what the encoder would.
 
-Beyond the paper, whose projector learns from whole prompts alone; the model is LLaVA's first stage, "pre-training for
-feature alignment" (Liu et al., 2023). A hybrid prompt of some hundred tokens asks one question. A list of candidates
-with many users' tokens behind it, each followed by the title that its user took next, asks as many: which of these
-items is this user's vector most like? Whoever answers that knows the encoder's opinion; the curriculum then teaches
-what titles and history add to it.
+Beyond the paper, whose projector learns from whole prompts alone; the models are LLaVA's first stage, "pre-training
+for feature alignment" (Liu et al., 2023), and distillation (Hinton et al., 2015). A hybrid prompt of some hundred
+tokens asks one question, and its answer is one draw of many that were possible. A list of candidates with many users'
+tokens behind it asks one question for each of them, and the frozen encoder answers all: behind a user's token every
+title is to be as probable as the encoder finds its item. The curriculum then teaches what titles and history add.
 """
 
 from __future__ import annotations
@@ -16,34 +16,37 @@ import numpy as np
 import torch
 
 from llara_app.catalogue import Item
+from llara_app.encoders.base import PADDING, SequentialEncoder
 from llara_app.errors import PromptTooLongError
 from llara_app.models.llara import left_pad
 from llara_app.models.users import encoder_histories
 from llara_app.prompts import HybridPrompt, PromptMode, prompt_title
 from llara_app.prompts.prompt import ItemMention, Role, Text
 from llara_app.sequences import MAX_HISTORY
-from train.batches import IGNORED, Batch, ExampleKey, PromptDataset, draw_negatives
+from train.batches import IGNORED, Batch, ExampleKey, Opinions, PromptDataset, draw_negatives
 
 PROMPTS_TO_A_LIST = 4
 """How many prompts of a batch one list takes the place of: it is longer than one and asks far more."""
 
-DRAWS_PER_QUESTION = 4
-"""Rows that are drawn for each question at most: of two users who took the same item one is asked about."""
+DRAWS_PER_ANSWER = 4
+"""Rows that are drawn for each answer at most: of two users who took the same item one is asked."""
 
 
 @dataclass(frozen=True)
 class AlignmentList:
-    """Candidates, then users' tokens, each with the title that the user took next.
+    """Candidates, then users' tokens: first some with the title that the user took next, then others alone.
 
     Attributes:
         ids: of the joint vocabulary; the users' are the first ones behind the items, in turn.
-        labels: ``[len(ids)]`` what is to be predicted at each place; -100 where nothing is.
+        labels: ``[len(ids)]`` what is to be predicted at each place but the users'; -100 where nothing is.
+        candidates: item indexes.
         histories: each user's items until then, oldest first.
     """
 
     key: ExampleKey
     ids: list[int]
     labels: list[int]
+    candidates: list[int]
     histories: list[list[int]]
 
 
@@ -51,15 +54,20 @@ class AlignmentLists:
     """Makes the batches of the alignment steps; what a list holds is a function of ``(seed, step, slot)``.
 
     Half of a list's candidates are what its users took, the others are drawn uniformly. A list of nothing but items
-    that were taken would hide which items are popular.
+    that were taken would hide which items are popular. As many users as there are candidates are asked besides: they
+    take a token each.
 
     Args:
         dataset: the curriculum's examples; lists are of the same rows in the same words, and as long at most.
+        encoder: whose opinion is to be learned; frozen.
+        num_steps: optimizer steps.
     """
 
-    def __init__(self, dataset: PromptDataset) -> None:
+    def __init__(self, dataset: PromptDataset, encoder: SequentialEncoder, num_steps: int) -> None:
         self.dataset = dataset
-        self.num_questions = max(1, dataset.num_candidates // 2)
+        self.encoder = encoder
+        self.num_steps = num_steps
+        self.num_answers = max(1, dataset.num_candidates // 2)
 
     def batches(
         self, step: int, *, batch_size: int, micro_batch_size: int, rank: int = 0, world_size: int = 1
@@ -76,42 +84,52 @@ class AlignmentLists:
             yield self.collate([self.make(step, slot) for slot in slots[first : first + size]])
 
     def make(self, step: int, slot: int) -> AlignmentList:
-        """One list, with as many of its questions as the length limit has room for.
+        """One list, with as many of its users as the length limit has room for.
 
         Raises:
             PromptTooLongError: the candidates alone exceed the limit.
         """
         data, tokenizer = self.dataset, self.dataset.prompt_tokenizer
         rng = np.random.default_rng((data.curriculum.seed, step, slot, 2))
-        asked: dict[int, list[int]] = {}
-        drawn = rng.integers(len(data.rows), size=DRAWS_PER_QUESTION * self.num_questions).tolist()
+        drawn = rng.integers(len(data.rows), size=DRAWS_PER_ANSWER * self.num_answers).tolist()
+        answered: dict[int, list[int]] = {}
         for row in drawn:
-            user, position = int(data.rows.users[row]), int(data.rows.targets[row])
-            history = data.sequences.history(user)
-            if len(asked) < self.num_questions:
-                asked.setdefault(int(history[position]), history[max(0, position - MAX_HISTORY) : position].tolist())
+            history, taken = self._row(row)
+            if len(answered) < self.num_answers:
+                answered.setdefault(taken, history)
         others = draw_negatives(
-            rng, np.array(list(asked), dtype=np.int32), len(data.catalogue), data.num_candidates - len(asked)
+            rng, np.array(list(answered), dtype=np.int32), len(data.catalogue), data.num_candidates - len(answered)
         )
-        candidates = [data.catalogue[index] for index in rng.permutation([*asked, *others]).tolist()]
-        ids = [*tokenizer.prefix_ids, *self._list(candidates)]
+        candidates = rng.permutation([*answered, *others]).tolist()
+        alone = [self._row(row)[0] for row in rng.integers(len(data.rows), size=data.num_candidates).tolist()]
+        ids = [*tokenizer.prefix_ids, *self._list([data.catalogue[index] for index in candidates])]
         labels = [IGNORED] * len(ids)
         histories: list[list[int]] = []
-        for number, (index, before) in enumerate(asked.items()):
-            answer = tokenizer.encode_text(prompt_title(data.catalogue[index].title) + data.template.separator)
-            # The last token of a list is predicted and never read.
-            if data.max_length is not None and len(ids) + len(answer) > data.max_length:
-                break
-            ids += [tokenizer.user_id + number, *answer]
-            labels += [*answer, IGNORED]
-            histories.append(before)
+        asked = [(history, self._title(taken)) for taken, history in answered.items()]
+        for history, title in [*asked, *((history, []) for history in alone)]:
+            if data.max_length is not None and len(ids) + 1 + len(title) > data.max_length:
+                continue
+            ids += [tokenizer.user_id + len(histories), *title]
+            labels += [IGNORED, *title[1:], *[IGNORED] * bool(title)]
+            histories.append(history)
         if not histories:
             raise PromptTooLongError(
                 "A list to align the projectors with is too long",
                 f"its candidates take {len(ids)} of {data.max_length} tokens and leave no room for a question",
                 "Use fewer candidates, a larger --max-length, or --alignment-steps 0.",
             )
-        return AlignmentList(ExampleKey(step, slot, drawn[0]), ids[:-1], labels[:-1], histories)
+        return AlignmentList(ExampleKey(step, slot, drawn[0]), ids, labels, candidates, histories)
+
+    def _row(self, row: int) -> tuple[list[int], int]:
+        """A training row's history, and what was taken next."""
+        user, position = int(self.dataset.rows.users[row]), int(self.dataset.rows.targets[row])
+        history = self.dataset.sequences.history(user)
+        return history[max(0, position - MAX_HISTORY) : position].tolist(), int(history[position])
+
+    def _title(self, index: int) -> list[int]:
+        """An item's title as it stands in a list, with the separator behind it."""
+        data = self.dataset
+        return data.prompt_tokenizer.encode_text(prompt_title(data.catalogue[index].title) + data.template.separator)
 
     def _list(self, candidates: Sequence[Item]) -> list[int]:
         """The candidates as a hybrid prompt shows them, each with its separator behind it."""
@@ -125,25 +143,37 @@ class AlignmentLists:
 
     def collate(self, lists: Sequence[AlignmentList]) -> Batch:
         """Lists as a batch like the curriculum's, with several users a row: ``histories`` is ``[B, K, H]``."""
-        input_ids, attention_mask, position_ids = left_pad(
-            [made.ids for made in lists], self.dataset.prompt_tokenizer.eos_id
-        )
+        data = self.dataset
+        input_ids, attention_mask, position_ids = left_pad([made.ids for made in lists], data.prompt_tokenizer.eos_id)
         labels = torch.full_like(input_ids, IGNORED)
         for row, made in enumerate(lists):
             labels[row, input_ids.shape[1] - len(made.labels) :] = torch.tensor(made.labels)
-        first = int((labels != IGNORED).any(dim=0).int().argmax())
+        is_user = input_ids >= data.prompt_tokenizer.user_id
+        first = int(is_user.any(dim=0).int().argmax())
         users = max(len(made.histories) for made in lists)
         histories = encoder_histories(
             [history for made in lists for history in [*made.histories, *[[]] * (users - len(made.histories))]],
-            num_items=len(self.dataset.catalogue),
-            max_history=self.dataset.encoder_history,
-        )
+            num_items=len(data.catalogue),
+            max_history=data.encoder_history,
+        ).unflatten(0, (len(lists), users))
         return Batch(
             input_ids,
             attention_mask,
             position_ids,
             labels[:, first:],
-            histories.unflatten(0, (len(lists), users)),
+            histories,
             num_hybrid=0,
             keys=tuple(made.key for made in lists),
+            opinions=self._opinions(lists, is_user[:, first:], histories),
         )
+
+    @torch.no_grad()
+    def _opinions(self, lists: Sequence[AlignmentList], is_user: torch.Tensor, histories: torch.Tensor) -> Opinions:
+        """The encoder's, behind each user's token: ``is_user`` is ``[B, A]``, ``histories`` ``[B, K, H]``."""
+        rows, places = is_user.nonzero(as_tuple=True)
+        asked = torch.cat([histories[row, : len(made.histories)] for row, made in enumerate(lists)])
+        device = next(self.encoder.parameters()).device
+        scores = self.encoder(asked.to(device), (asked != PADDING).sum(dim=1).to(device)).float().cpu()
+        candidates = torch.tensor([made.candidates for made in lists])[rows]
+        tokens = torch.tensor([[self._title(index)[0] for index in made.candidates] for made in lists])[rows]
+        return Opinions(rows, places, tokens, scores.gather(1, candidates).softmax(dim=1))

@@ -55,6 +55,31 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Opinions:
+    """What the encoder expects, at places of a batch behind which a candidate's title may begin.
+
+    Attributes:
+        rows, places: ``[Q]`` where each of Q questions stands in the batch's ``[B, A]`` labels.
+        tokens: ``[Q, C]`` the first token of each candidate's title.
+        probabilities: ``[Q, C]`` how probably the encoder expects it; each row sums to 1.
+    """
+
+    rows: Tensor
+    places: Tensor
+    tokens: Tensor
+    probabilities: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def cross_entropy(self, logits: Tensor) -> Tensor:
+        """Summed over the questions, in nats, of an LLM's ``[B, A, V]`` logits."""
+        device = logits.device
+        asked = logits[self.rows.to(device), self.places.to(device)].float().log_softmax(dim=-1)
+        return -(self.probabilities.to(device) * asked.gather(1, self.tokens.to(device))).sum()
+
+
+@dataclass(frozen=True)
 class Batch:
     """Examples as tensors, flush right.
 
@@ -65,6 +90,7 @@ class Batch:
             a row is about several users.
         num_hybrid: how many of the ``B`` examples are shown in the curriculum's hard mode.
         keys: the names of the examples.
+        opinions: what is to be said at places that have no label.
     """
 
     input_ids: Tensor
@@ -74,13 +100,15 @@ class Batch:
     histories: Tensor
     num_hybrid: int
     keys: tuple[ExampleKey, ...]
+    opinions: Opinions | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @property
     def num_answer_tokens(self) -> int:
-        return int((self.labels != IGNORED).sum())
+        """Tokens that are to be predicted."""
+        return int((self.labels != IGNORED).sum()) + (len(self.opinions) if self.opinions else 0)
 
 
 class PromptDataset(Dataset[Example]):

@@ -126,10 +126,13 @@ def make_dataset(store: Store, spec: RunSpec, catalogue: Catalogue, llm: LLM, mo
     )
 
 
-def make_alignment(dataset: PromptDataset, config: FinetuneConfig) -> tuple[AlignmentLists, int]:
-    """What the steps before the curriculum are made of, and how many there are: none without user tokens."""
-    shows_users = dataset.template.has_user and dataset.curriculum.modes & {PromptMode.BEHAVIOUR, PromptMode.HYBRID}
-    return AlignmentLists(dataset), min(config.alignment_steps, dataset.curriculum.total_steps) if shows_users else 0
+def make_alignment(dataset: PromptDataset, config: FinetuneConfig, model: LlaraModel) -> AlignmentLists | None:
+    """The steps before the curriculum; None where no prompt has a user token, or none are asked for."""
+    shows_users = dataset.curriculum.modes & {PromptMode.BEHAVIOUR, PromptMode.HYBRID}
+    if model.users is None or not shows_users or not config.alignment_steps:
+        return None
+    num_steps = min(config.alignment_steps, dataset.curriculum.total_steps)
+    return AlignmentLists(dataset, model.users.encoder, num_steps)
 
 
 def describe_run(store: Store, spec: RunSpec, llm: LLM, model: LlaraModel, total_steps: int) -> Manifest:

@@ -109,7 +109,8 @@ def finetune(
     model = build_model(spec, llm, catalogue)
     optimizer = make_optimizer(model, config)
     dataset = make_dataset(store, spec, catalogue, llm, model)
-    lists, alignment_steps = make_alignment(dataset, config)
+    lists = make_alignment(dataset, config, model)
+    alignment_steps = lists.num_steps if lists else 0
     total_steps = alignment_steps + dataset.curriculum.total_steps
 
     checkpoint = latest_checkpoint(run)
@@ -144,7 +145,7 @@ def finetune(
             )
             micro_batches = (
                 list(lists.batches(stage_step, **sizes))
-                if aligning
+                if lists and aligning
                 else [next(batches) for _ in range(sampler.micro_batches_per_step)]
             )
             factor = learning_rate_factor(stage_step, stage_steps, config.warmup_ratio)
@@ -230,7 +231,7 @@ def optimizer_step(
 
 
 def answer_loss(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
-    """The summed negative log-likelihood of a batch's answers, in nats; logits are computed there alone."""
+    """The summed loss of a batch's answers and opinions, in nats; logits are computed there alone."""
     labels = batch.labels.to(device)
     logits = model(
         batch.input_ids.to(device),
@@ -239,7 +240,8 @@ def answer_loss(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
         logits_to_keep=labels.shape[1],
         histories=batch.histories,
     )
-    return nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
+    loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
+    return loss if batch.opinions is None else loss + batch.opinions.cross_entropy(logits)
 
 
 def learning_rate_factor(step: int, total_steps: int, warmup_ratio: float) -> float:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from llara_app.encoders import load_encoder
 from llara_app.errors import PromptTooLongError
 from llara_app.models.llm import load_llm
 from llara_app.prompts import PromptTokenizer, find_template
 from llara_app.step_report import StepReport
 from tests.small_world import NUM_ITEMS, World, make_world
 from train.alignment import AlignmentList, AlignmentLists
-from train.batches import IGNORED, PromptDataset
+from train.batches import IGNORED, Opinions, PromptDataset
 from train.components import build_model
 from train.curriculum import Curriculum
 from train.finetune import finetune, prepare_run
@@ -35,18 +36,19 @@ def lists(world: World) -> AlignmentLists:
 def make_lists(world: World, max_length: int | None = None) -> AlignmentLists:
     llm = load_llm(str(world.llm))
     tokenizer = PromptTokenizer(llm.tokenizer, llm.model.get_input_embeddings().weight.shape[0], NUM_ITEMS)
-    return AlignmentLists(
-        PromptDataset(
-            world.store.catalogue("small"),
-            world.store.sequences("small"),
-            world.store.split("small", "leave-one-out", "train").expanded(3),
-            Curriculum("direct", 10, seed=7),
-            find_template("movie-keyed"),
-            tokenizer,
-            num_candidates=10,
-            max_length=max_length,
-        )
+    encoder = load_encoder(world.encoder)[0]
+    dataset = PromptDataset(
+        world.store.catalogue("small"),
+        world.store.sequences("small"),
+        world.store.split("small", "leave-one-out", "train").expanded(3),
+        Curriculum("direct", 10, seed=7),
+        find_template("movie-keyed"),
+        tokenizer,
+        num_candidates=10,
+        max_length=max_length,
+        encoder_history=encoder.max_history,
     )
+    return AlignmentLists(dataset, encoder, num_steps=10)
 
 
 def keys(lists: AlignmentLists, made: AlignmentList) -> list[int]:
@@ -56,26 +58,28 @@ def keys(lists: AlignmentLists, made: AlignmentList) -> list[int]:
 
 
 def questions(lists: AlignmentLists, made: AlignmentList) -> list[tuple[int, list[int]]]:
-    """``(number of the user, ids to be answered)`` in turn, read from ids and labels."""
+    """``(number of the user, what stands behind it)`` in turn."""
     found: list[tuple[int, list[int]]] = []
-    for token, label in zip(made.ids, made.labels, strict=True):
+    for token in made.ids:
         if token >= lists.dataset.prompt_tokenizer.user_id:
             found.append((token - lists.dataset.prompt_tokenizer.user_id, []))
-        if label != IGNORED:
-            found[-1][1].append(label)
+        elif found:
+            found[-1][1].append(token)
     return found
 
 
-def test_a_list_holds_each_candidate_once_and_asks_for_half_of_them(lists: AlignmentLists) -> None:
+def test_a_list_holds_each_candidate_once_and_asks_many_users(lists: AlignmentLists) -> None:
     made = lists.make(0, 0)
-    assert len(keys(lists, made)) == len(set(keys(lists, made))) == 10
-    assert [number for number, _ in questions(lists, made)] == list(range(5)) == list(range(len(made.histories)))
+    assert made.candidates == keys(lists, made)
+    assert len(set(made.candidates)) == 10
+    asked = questions(lists, made)
+    assert [number for number, _ in asked] == list(range(15)) == list(range(len(made.histories)))
+    assert [bool(title) for _, title in asked] == [True] * 5 + [False] * 10
 
 
-def test_every_question_is_answered_by_what_that_user_took_next(lists: AlignmentLists) -> None:
+def test_a_title_behind_a_user_is_what_that_user_took_next(lists: AlignmentLists) -> None:
     for slot in range(20):
         made = lists.make(3, slot)
-        candidates = keys(lists, made)
         for number, answer in questions(lists, made):
             possible = {
                 int(history[len(before)])
@@ -84,24 +88,63 @@ def test_every_question_is_answered_by_what_that_user_took_next(lists: Alignment
                 and (before := made.histories[number]) == history[: len(before)].tolist()
                 and len(before) < len(history)
             }
+            assert possible
             titles = {
                 item: lists.dataset.prompt_tokenizer.encode_text(lists.dataset.catalogue[item].title + "\n")
                 for item in possible
             }
-            named = [item for item, title in titles.items() if title == answer]
-            assert len(named) == 1
-            assert named[0] in candidates
+            if answer:
+                named = [item for item, title in titles.items() if title == answer]
+                assert len(named) == 1
+                assert named[0] in made.candidates
 
 
-def test_labels_are_the_tokens_that_follow(lists: AlignmentLists) -> None:
+def test_labels_are_the_tokens_that_follow_a_titles_first(lists: AlignmentLists) -> None:
     batch = next(lists.batches(2, batch_size=16, micro_batch_size=16))
+    opinions = batch.opinions
+    assert opinions is not None
     offset = batch.input_ids.shape[1] - batch.labels.shape[1]
     followed = torch.nn.functional.pad(batch.input_ids[:, offset + 1 :], (0, 1), value=-1)
-    asked = (batch.labels != IGNORED) & (followed != -1)
+    asked = batch.labels != IGNORED
     assert asked.sum() > 50
     assert torch.equal(batch.labels[asked], followed[asked])
-    assert batch.histories.shape == (4, 5, 10)
+    assert (batch.labels[opinions.rows, opinions.places] == IGNORED).all()
+    assert batch.num_answer_tokens == int(asked.sum()) + 4 * 15
+    assert batch.histories.shape == (4, 15, 10)
     assert batch.num_hybrid == 0
+
+
+def test_opinions_are_the_encoders_about_the_candidates_of_the_list(lists: AlignmentLists) -> None:
+    made = [lists.make(1, slot) for slot in range(3)]
+    batch = lists.collate(made)
+    opinions = batch.opinions
+    assert opinions is not None
+    offset = batch.input_ids.shape[1] - batch.labels.shape[1]
+    tokens = batch.input_ids[opinions.rows, offset + opinions.places] - lists.dataset.prompt_tokenizer.user_id
+    for question in (0, 7, 14, 15, 31, 44):
+        row, number = int(opinions.rows[question]), int(tokens[question])
+        history = torch.tensor([made[row].histories[number][-lists.encoder.max_history :]])
+        with torch.no_grad():
+            scores = lists.encoder(history, torch.tensor([history.shape[1]]))[0, made[row].candidates]
+        torch.testing.assert_close(opinions.probabilities[question], scores.softmax(dim=0))
+        titles = [lists.dataset.catalogue[index].title for index in made[row].candidates]
+        first = [lists.dataset.prompt_tokenizer.encode_text(title)[0] for title in titles]
+        assert opinions.tokens[question].tolist() == first
+
+
+def test_candidates_that_begin_alike_may_share_their_opinion_as_they_like() -> None:
+    """Of two titles with one first token it is their sum that is to be said: less cannot be told apart there."""
+    opinions = Opinions(
+        rows=torch.tensor([0]),
+        places=torch.tensor([1]),
+        tokens=torch.tensor([[2, 2, 3]]),
+        probabilities=torch.tensor([[0.5, 0.25, 0.25]]),
+    )
+    said = torch.tensor([1e-9, 1e-9, 0.75, 0.25]).log()
+    logits = torch.stack([torch.zeros(4), said])[None]
+    least = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    assert float(opinions.cross_entropy(logits)) == pytest.approx(least, abs=1e-5)
+    assert float(opinions.cross_entropy(logits.flip(1))) == pytest.approx(np.log(4), abs=1e-5)
 
 
 def test_a_list_is_a_function_of_its_name(lists: AlignmentLists) -> None:
@@ -110,16 +153,18 @@ def test_a_list_is_a_function_of_its_name(lists: AlignmentLists) -> None:
     assert lists.make(5, 1).ids != lists.make(6, 1).ids
 
 
-def test_questions_end_where_the_length_limit_does(world: World, lists: AlignmentLists) -> None:
+def test_a_list_keeps_to_the_length_limit(world: World, lists: AlignmentLists) -> None:
     whole = lists.make(0, 0)
-    asked = questions(lists, whole)
-    limit = len(whole.ids) - len(asked[-1][1])
-    cut = make_lists(world, max_length=limit).make(0, 0)
-    assert questions(lists, cut) == asked[:-1]
-    assert cut.ids == whole.ids[: len(cut.ids)]
-    assert len(cut.histories) == len(asked) - 1
     assert make_lists(world, max_length=len(whole.ids)).make(0, 0) == whole
-    candidates = next(place for place, label in enumerate(whole.labels) if label != IGNORED)
+    candidates = whole.ids.index(lists.dataset.prompt_tokenizer.user_id)
+    for limit in range(candidates + 1, len(whole.ids)):
+        cut = make_lists(world, max_length=limit).make(0, 0)
+        assert candidates < len(cut.ids) <= limit
+        assert cut.ids[:candidates] == whole.ids[:candidates]
+        assert [number for number, _ in questions(lists, cut)] == list(range(len(cut.histories)))
+        rest = iter(whole.histories)
+        assert all(history in rest for history in cut.histories)
+        assert len(cut.histories) < len(whole.histories)
     with pytest.raises(PromptTooLongError, match="leave no room"):
         make_lists(world, max_length=candidates).make(0, 0)
 
