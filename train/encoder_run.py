@@ -11,7 +11,8 @@ from llara_app.encoders.base import SequentialEncoder
 from llara_app.encoders.configs import MOREC
 from llara_app.encoders.folder import refuse_existing, save_encoder
 from llara_app.store import Store
-from train.encoders import TUNED, EncoderTraining, Progress, evaluate_encoder, train_encoder
+from train.encoder_evaluation import evaluate_encoder
+from train.encoders import TUNED, EncoderTraining, Progress, train_encoder
 
 if TYPE_CHECKING:
     from train.morec import TitleTraining

@@ -216,7 +216,7 @@ def evaluate(
     from llara_app.encoders.folder import load_encoder
     from llara_app.encoders.manifest import EncoderManifest, find_encoder
     from llara_app.models.devices import choose_device
-    from train.encoders import evaluate_encoder
+    from train.encoder_evaluation import evaluate_encoder
 
     target = choose_device(device)
     with settings().open_store() as store:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+import train.encoder_evaluation
 import train.encoders
 from llara_app import locations
 from llara_app.cli.main import run
@@ -144,11 +145,11 @@ def test_another_catalogue_is_refused(llara: Any) -> None:
 
 
 def test_an_interrupted_training_leaves_nothing(llara: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted(train.encoders._Validation):
+    class Interrupted(train.encoder_evaluation.Validation):
         def score(self, encoder: object) -> float:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.encoders, "_Validation", Interrupted)
+    monkeypatch.setattr(train.encoders, "Validation", Interrupted)
     code, out, err = train_one(llara)
     assert (code, out) == (130, "")
     assert "interrupted" in err
