@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from llara_app.encoders.base import SequentialEncoder
 from llara_app.encoders.configs import ARCHITECTURES, MOREC, AnyEncoderConfig
 from llara_app.encoders.folder import build_encoder
 from llara_app.errors import NotFoundError
 from llara_app.sequences import Sequences, Split
+from train.encoder_checkpoints import CHECKPOINT_SECONDS, EncoderCheckpoints, Standing
 from train.encoder_evaluation import Validation
 from train.encoder_windows import TrainingWindows
+from train.run_log import interruptible
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class EncoderTraining:
     seed: int = 0
     device: str = "cpu"
     max_threads: int = 4
+
+    def what_is_learned(self) -> dict[str, object]:
+        """The settings that decide it, without those that say where it is computed."""
+        return {name: value for name, value in asdict(self).items() if name not in ("device", "max_threads")}
 
 
 TUNED: Mapping[str, EncoderTraining] = {
@@ -145,6 +152,7 @@ def train_encoder(
     config: EncoderTraining | None = None,
     progress: Progress | None = None,
     *,
+    checkpoints: EncoderCheckpoints | None = None,
     build: Callable[[AnyEncoderConfig], SequentialEncoder] = build_encoder,
     make_optimizer: Callable[[SequentialEncoder, EncoderTraining], torch.optim.Optimizer] = adamw,
 ) -> tuple[SequentialEncoder, TrainingReport]:
@@ -156,6 +164,8 @@ def train_encoder(
             beyond.
         valid_split: rows for early stopping; those with too short a history are left out.
         config: default: the tuned settings of the architecture.
+        progress: told of each epoch that ends now.
+        checkpoints: kept there, and gone on from if there are some; without them a training is not resumed.
         build: makes the encoder from its shapes, with fresh weights.
         make_optimizer: of its weights.
 
@@ -165,59 +175,100 @@ def train_encoder(
     Raises:
         NotFoundError: if there is no such architecture.
         DataError: if there is nothing to train or to validate on.
+        UsageError: if the checkpoints are of another training.
+        BundleError: if they are damaged.
+        KeyboardInterrupt: it was interrupted; all epochs that ended are kept in `checkpoints`.
     """
     if architecture not in ARCHITECTURES:
         raise NotFoundError.of("encoder architecture", architecture, ARCHITECTURES)
     config = config or TUNED[architecture]
     shapes = encoder_config(architecture, num_items, config)
     rng = np.random.default_rng(config.seed)
-    with _seeded(config):
+    if checkpoints is not None:
+        checkpoints = checkpoints.with_settings(architecture=architecture, training=config.what_is_learned())
+        checkpoints.require_same_training()
+    with _seeded(config), _interruptible(checkpoints) as interrupted:
         encoder = build(shapes).to(config.device)
         stride = config.stride if encoder.all_positions else 1
         windows = TrainingWindows(sequences, train_split, stride, config.thinning)
         validation = Validation(sequences, valid_split, num_items, config.max_validation_rows, config.device, rng)
         optimizer = make_optimizer(encoder, config)
-        best, best_weights = _Best(), encoder.state_dict()
-        started, training_seconds, trained_positions = time.perf_counter(), 0.0, 0
-        for epoch in range(1, config.max_epochs + 1):
+        device = torch.device(config.device)
+        kept = checkpoints.load(encoder, optimizer, rng, device) if checkpoints is not None else None
+        at, best_weights = kept or (Standing(), encoder.state_dict())
+        started, saved_at, all_saved = time.perf_counter() - at.seconds, time.perf_counter(), True
+        while not _is_done(at, config):
             epoch_started = time.perf_counter()
-            encoder.train()
-            total_loss, positions = 0.0, 0
-            for histories, lengths, next_items in windows.batches(config.batch_size, config.device, rng):
-                logits, targets = encoder.training_logits(histories, lengths, next_items)
-                loss = F.cross_entropy(logits, targets)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                total_loss += loss.item() * len(targets)
-                positions += len(targets)
-            training_seconds += time.perf_counter() - epoch_started
-            trained_positions += positions
+            batches = windows.batches(config.batch_size, config.device, rng)
+            # Until what ended is kept, an interrupt waits for the end of the epoch.
+            loss, positions = _train_epoch(encoder, optimizer, batches, interrupted if all_saved else lambda: False)
+            at.epoch += 1
+            at.training_seconds += time.perf_counter() - epoch_started
+            at.trained_positions += positions
             score = validation.score(encoder)
-            if score > best.validation:
-                best = _Best(epoch, score, total_loss / positions)
+            if score > at.best_validation:
+                at.best_epoch, at.best_validation, at.best_loss = at.epoch, score, loss
                 best_weights = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
             if progress is not None:
-                progress(EpochReport(epoch, config.max_epochs, total_loss / positions, score, best.validation))
-            if epoch - best.epoch >= config.patience:
-                break
+                progress(EpochReport(at.epoch, config.max_epochs, loss, score, at.best_validation))
+            at.seconds = time.perf_counter() - started
+            if checkpoints is not None:
+                stopping = interrupted()
+                all_saved = stopping or time.perf_counter() - saved_at >= CHECKPOINT_SECONDS
+                if all_saved:
+                    checkpoints.save(at, best_weights, encoder, optimizer, rng, device)
+                    saved_at = time.perf_counter()
+                if stopping:
+                    raise KeyboardInterrupt
     encoder.load_state_dict(best_weights)
     encoder.cpu().eval().requires_grad_(False)
     return encoder, TrainingReport(
-        epochs=epoch,
-        best_epoch=best.epoch,
-        validation=best.validation,
-        loss=best.loss,
+        epochs=at.epoch,
+        best_epoch=at.best_epoch,
+        validation=at.best_validation,
+        loss=at.best_loss,
         seconds=time.perf_counter() - started,
-        predictions_per_second=trained_positions / training_seconds,
+        predictions_per_second=at.trained_positions / at.training_seconds,
     )
 
 
-@dataclass(frozen=True)
-class _Best:
-    epoch: int = 0
-    validation: float = -1.0
-    loss: float = float("nan")
+def _train_epoch(
+    encoder: SequentialEncoder,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[tuple[Tensor, Tensor, Tensor]],
+    stopping: Callable[[], bool],
+) -> tuple[float, int]:
+    """Train on the batches of one epoch.
+
+    Returns:
+        The mean cross-entropy in nats, and over how many predictions.
+
+    Raises:
+        KeyboardInterrupt: `stopping` says so, which is asked before each step.
+    """
+    encoder.train()
+    total_loss, positions = 0.0, 0
+    for histories, lengths, next_items in batches:
+        if stopping():
+            raise KeyboardInterrupt
+        logits, targets = encoder.training_logits(histories, lengths, next_items)
+        loss = F.cross_entropy(logits, targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total_loss += loss.item() * len(targets)
+        positions += len(targets)
+    return total_loss / positions, positions
+
+
+def _is_done(at: Standing, config: EncoderTraining) -> bool:
+    """Whether there was the last epoch, or patience has run out."""
+    return at.epoch >= config.max_epochs or (at.epoch > 0 and at.epoch - at.best_epoch >= config.patience)
+
+
+def _interruptible(checkpoints: EncoderCheckpoints | None) -> AbstractContextManager[Callable[[], bool]]:
+    """Without checkpoints an interrupt has nothing to wait for."""
+    return interruptible() if checkpoints is not None else nullcontext(lambda: False)
 
 
 @contextmanager

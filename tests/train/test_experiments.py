@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,18 @@ import pytest
 import torch
 
 from llara_app import locations
+from llara_app.cli.experiment_paper import LiveDisplay
 from llara_app.cli.main import run as llara
 from llara_app.encoders import load_encoder
 from llara_app.models.manifest import Manifest
 from llara_app.reports import Report
 from llara_app.step_report import StepReport
 from llara_app.store import Store
+from tests.killed_training import kill_in_epoch
 from tests.ranking.fake_chat_server import FakeChatServer
 from tests.small_world import NUM_ITEMS, NUM_USERS, World, make_world, source
 from tests.train.experiment_support import DESIGNS, References, study, workshop
+from train.experiments.designs import encoder_choice, morec_choice
 from train.experiments.plan import Design
 from train.experiments.runner import Silent, Workshop, run
 
@@ -139,6 +142,39 @@ def test_a_killed_experiment_goes_on_with_the_same_command(world: World, tmp_pat
     assert len(after) == 7
     results = json.loads((output / "results.json").read_text())
     assert [system["system"] for system in results["systems"]][:3] == ["direct", "two-stage", "multi-task"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["GRU4Rec", "MoRec"])
+def test_an_experiment_killed_in_an_encoder_s_training_goes_on_there(
+    killed: str, world: World, tmp_path: Path, llara_home: Path
+) -> None:
+    output = tmp_path / "rq1"
+    # Of two encoders the given one needs no training, so that the first that is trained is the one to be killed in.
+    more = ["--encoder", "gru4rec"] if killed == "GRU4Rec" else []
+    words = [*command(world, "rq1", output, *more), "--encoder-epochs", "4", "--max-steps", "1", "--quiet"]
+    kill_in_epoch(3, *words)
+    (unfinished,) = locations.parts().glob("*.training")
+    assert [path.name for path in unfinished.glob("checkpoint-*")] == ["checkpoint-00000002"]
+    place = unfinished.with_name(unfinished.name.removesuffix(".training"))
+    assert not place.exists()
+
+    epochs: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LiveDisplay, "encoder", lambda *_: nullcontext(lambda heard: epochs.append(heard.epoch)))
+        assert llara(words) == 0
+    assert epochs[:2] == [3, 4]
+    assert not list(locations.parts().glob("*.training"))
+    assert (output / "report.html").is_file()
+    asked = study(world)
+    choice = (
+        encoder_choice(world.store, asked.data, "gru4rec", (0,), 4)
+        if killed == "GRU4Rec"
+        else morec_choice(asked.data, asked.llm, (0,), 4)
+    )
+    whole = workshop(world, tmp_path / "whole", asked).folder(choice.parts[0], "")
+    assert whole.name == place.name
+    assert (whole / "encoder.safetensors").read_bytes() == (place / "encoder.safetensors").read_bytes()
 
 
 @pytest.mark.slow

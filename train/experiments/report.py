@@ -14,6 +14,7 @@ from pathlib import Path
 from llara_app.errors import DataError, UsageError
 from llara_app.files import write_whole
 from llara_app.reports import MARKDOWN_FILE, PAGE_FILE, RESULTS_FILE
+from train.differences import first_difference
 from train.experiments.report_content import Report
 from train.experiments.report_markdown import markdown
 from train.experiments.report_page import page
@@ -39,7 +40,7 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> None:
         if kept != wanted:
             raise UsageError(
                 "The output holds another experiment",
-                f"{folder}: {_first_difference(kept, wanted)}",
+                f"{folder}: {first_difference(kept, wanted)}",
                 "Give another --output; what was trained is kept and used again.",
             )
         return
@@ -66,11 +67,3 @@ def _created(results: Path) -> str | None:
         return str(json.loads(results.read_bytes())["created_at"])
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _first_difference(kept: object, wanted: object, where: str = "") -> str:
-    if isinstance(kept, dict) and isinstance(wanted, dict):
-        for key in [*kept, *(key for key in wanted if key not in kept)]:
-            if kept.get(key) != wanted.get(key):
-                return _first_difference(kept.get(key), wanted.get(key), f"{where}.{key}".lstrip("."))
-    return f"{where or 'the settings'} is {kept!r} there, {wanted!r} was asked for"
