@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from llara_app.catalogue import Catalogue
 from llara_app.encoders.base import SequentialEncoder
@@ -130,6 +130,20 @@ def train_morec(
     return trained.as_sasrec(), report, made_from
 
 
+def require_reads_titles(name: str, config: PreTrainedConfig) -> None:
+    """Refuse a model that has no hidden states of a text alone.
+
+    Raises:
+        UsageError: it has an encoder and a decoder.
+    """
+    if config.is_encoder_decoder:
+        raise UsageError(
+            f"{name!r} cannot read titles by itself",
+            f"a {config.model_type} has an encoder and a decoder",
+            "Name a causal LLM, or an encoder such as BERT.",
+        )
+
+
 def _what_reads(titles: TitleTraining, text_encoder: LLM) -> dict[str, object]:
     """What decides the training beside an encoder's own settings, JSON-serialisable."""
     # A model in a folder is known by its files, wherever they lie; one of the hub by its name and commit.
@@ -152,12 +166,7 @@ class TitleReader(nn.Module):
     def __init__(self, text_encoder: LLM, titles: Sequence[str]) -> None:
         super().__init__()
         self.backbone: PreTrainedModel = text_encoder.model
-        if self.backbone.config.is_encoder_decoder:
-            raise UsageError(
-                f"{text_encoder.name!r} cannot read titles by itself",
-                f"a {self.backbone.config.model_type} has an encoder and a decoder",
-                "Name a causal LLM, or an encoder such as BERT.",
-            )
+        require_reads_titles(text_encoder.name, self.backbone.config)
         self.backbone.config.use_cache = False
         encoded = _encoded(text_encoder.tokenizer, titles)
         # Titles of like length together: little of a batch is padding.
