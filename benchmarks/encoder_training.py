@@ -23,7 +23,8 @@ from llara_app import locations
 from llara_app.encoders import ARCHITECTURES
 from llara_app.sequences import CandidateSets, Sequences, Split, draw_candidates
 from llara_app.store import Store
-from train.encoders import TUNED, EpochReport, evaluate_encoder, train_encoder
+from train.encoder_evaluation import evaluate_encoder
+from train.encoders import TUNED, EpochReport, train_encoder
 
 
 class Data(NamedTuple):

@@ -1,14 +1,17 @@
 """Checkpoints: trainable weights, optimizer state and the step, so that a run goes on where it stopped.
 
-Everything random in training is a function of the seed and the step, so no generator state needs keeping. Tensors
-lie in safetensors files; nothing is pickled.
+Everything random in fine-tuning is a function of the seed and the step, so no generator state needs keeping; what
+other trainings need beside is theirs to give. Tensors lie in safetensors files; nothing is pickled.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -16,19 +19,45 @@ from torch import Tensor, nn
 
 from llara_app.errors import BundleError
 from llara_app.files import whole_folder
-from llara_app.models.bundle import load_tensors
+from llara_app.models.tensors import load_tensors
+from llara_app.training_runs import TRAINING_SUFFIX
 
 PREFIX = "checkpoint-"
+BESIDE_FILE = "beside.safetensors"
 HINT = "Remove this checkpoint to resume from none, or start the training again."
 
 
-def save_checkpoint(run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-    """Write the state after `step` optimizer steps, whole or not at all; older checkpoints go afterwards."""
+@dataclass(frozen=True)
+class Beside:
+    """What a training keeps beside weights and optimizer.
+
+    Attributes:
+        document: JSON-serialisable.
+        tensors: of any device.
+    """
+
+    document: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def training_folder(output: Path) -> Path:
+    """Where a training keeps its log and checkpoints until what it makes lies whole at `output`."""
+    return output.with_name(f"{output.name}{TRAINING_SUFFIX}")
+
+
+def save_checkpoint(
+    run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, beside: Beside | None = None
+) -> Path:
+    """Write the state after `step` steps (of whatever the training counts), whole or not at all; older checkpoints
+    go afterwards."""
+    beside = beside or Beside()
     folder = run / f"{PREFIX}{step:08d}"
     with whole_folder(folder) as scratch:
         save_file(_cpu(_trainable(model)), scratch / "model.safetensors")
         save_file(_cpu(_moments(model, optimizer)), scratch / "optimizer.safetensors")
-        (scratch / "state.json").write_text(json.dumps({"step": step}) + "\n")
+        if beside.tensors:
+            save_file(_cpu(beside.tensors), scratch / BESIDE_FILE)
+        (scratch / "state.json").write_text(json.dumps({"step": step, **beside.document}) + "\n")
     for older in run.glob(f"{PREFIX}*"):
         if older != folder:
             shutil.rmtree(older)
@@ -41,7 +70,7 @@ def latest_checkpoint(run: Path) -> Path | None:
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Put a checkpoint back; returns the number of optimizer steps done.
+    """Put weights and optimizer back; returns the number of steps done.
 
     Raises:
         BundleError: it does not fit the model.
@@ -65,11 +94,30 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             optimizer.state[parameter] = {
                 key: value if value.ndim == 0 else value.to(parameter.device) for key, value in state.items()
             }
-    try:
-        step: int = json.loads((folder / "state.json").read_text())["step"]
-    except (OSError, ValueError, KeyError) as error:
-        raise BundleError("This checkpoint cannot be read", f"{folder / 'state.json'}: {error}", HINT) from error
+    step: int = _state(folder)["step"]
     return step
+
+
+def load_beside(folder: Path) -> Beside:
+    """What was kept beside weights and optimizer; tensors are on the CPU.
+
+    Raises:
+        BundleError: it is damaged.
+    """
+    document = _state(folder)
+    del document["step"]
+    tensors = load_tensors(folder / BESIDE_FILE) if (folder / BESIDE_FILE).exists() else {}
+    return Beside(document, tensors)
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    path = folder / "state.json"
+    try:
+        state: dict[str, Any] = json.loads(path.read_text())
+        int(state["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError("This checkpoint cannot be read", f"{path}: {error}", HINT) from error
+    return state
 
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -85,5 +133,5 @@ def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
     }
 
 
-def _cpu(tensors: dict[str, nn.Parameter] | dict[str, Tensor]) -> dict[str, Tensor]:
+def _cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -11,7 +11,9 @@ from llara_app.encoders.base import SequentialEncoder
 from llara_app.encoders.configs import MOREC
 from llara_app.encoders.folder import refuse_existing, save_encoder
 from llara_app.store import Store
-from train.encoders import TUNED, EncoderTraining, Progress, evaluate_encoder, train_encoder
+from train.encoder_checkpoints import encoder_checkpoints
+from train.encoder_evaluation import evaluate_encoder
+from train.encoders import TUNED, EncoderTraining, Progress, train_encoder
 
 if TYPE_CHECKING:
     from train.morec import TitleTraining
@@ -31,6 +33,8 @@ def train_and_keep(
 ) -> Mapping[str, Any]:
     """Train an encoder on one split of a dataset and write it to `folder`, whole or not at all.
 
+    A training that was interrupted or killed goes on with the same arguments.
+
     Args:
         architecture: one of :data:`llara_app.encoders.configs.TRAINABLE`.
         config: by default the tuned settings of the architecture.
@@ -41,8 +45,11 @@ def train_and_keep(
         What was trained and how well it does on the test rows, JSON-serialisable.
 
     Raises:
-        UsageError: the folder exists and may not be replaced; said before anything is trained.
+        UsageError: the folder exists and may not be replaced, or the unfinished training beside it is another one;
+            said before anything is trained.
+        LlaraError: another process trains there.
         DataError: there is nothing to train or to validate on.
+        KeyboardInterrupt: it was interrupted; all epochs that ended are kept beside the folder.
     """
     refuse_existing(folder, replace)
     config = config or TUNED[architecture]
@@ -52,31 +59,40 @@ def train_and_keep(
     test_split, candidate_sets = store.candidate_sets(dataset, protocol, "test")
     encoder: SequentialEncoder
     source, made_from = "trained", {}
-    if architecture == MOREC:
-        # Only here: the others need not wait for transformers to load.
-        from train.morec import TitleTraining, train_morec
+    data = {"dataset": dataset, "hash": store.dataset(dataset).hash, "protocol": protocol}
+    with encoder_checkpoints(folder, data) as checkpoints:
+        if architecture == MOREC:
+            # Only here: the others need not wait for transformers to load.
+            from train.morec import TitleTraining, train_morec
 
-        titles = titles or TitleTraining()
-        source = f"trained on titles, read by {titles.text_encoder}"
-        encoder, report, made_from["titles"] = train_morec(
-            catalogue, sequences, train_split, valid_split, titles, config, progress
+            titles = titles or TitleTraining()
+            source = f"trained on titles, read by {titles.text_encoder}"
+            encoder, report, made_from["titles"] = train_morec(
+                catalogue, sequences, train_split, valid_split, titles, config, progress, checkpoints=checkpoints
+            )
+        else:
+            encoder, report = train_encoder(
+                architecture,
+                sequences,
+                train_split,
+                valid_split,
+                len(catalogue),
+                config,
+                progress,
+                checkpoints=checkpoints,
+            )
+        evaluation = evaluate_encoder(encoder, sequences, test_split, candidate_sets, dataset=dataset)
+        save_encoder(
+            encoder,
+            folder,
+            dataset=dataset,
+            catalogue_hash=catalogue.hash,
+            seed=config.seed,
+            source=source,
+            training={**asdict(config), "protocol": protocol, **made_from, **report.as_document()},
+            metrics={"test": evaluation.as_document()},
+            replace=replace,
         )
-    else:
-        encoder, report = train_encoder(
-            architecture, sequences, train_split, valid_split, len(catalogue), config, progress
-        )
-    evaluation = evaluate_encoder(encoder, sequences, test_split, candidate_sets, dataset=dataset)
-    save_encoder(
-        encoder,
-        folder,
-        dataset=dataset,
-        catalogue_hash=catalogue.hash,
-        seed=config.seed,
-        source=source,
-        training={**asdict(config), "protocol": protocol, **made_from, **report.as_document()},
-        metrics={"test": evaluation.as_document()},
-        replace=replace,
-    )
     return {
         "encoder": folder.name,
         "path": str(folder),

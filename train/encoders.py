@@ -1,4 +1,4 @@
-"""Training the sequential recommenders, and measuring them.
+"""Training the sequential recommenders.
 
 The recipe for all three: full-softmax cross-entropy over the item after every position of a history window,
 AdamW, and early stopping on the validation users. The paper's encoders were trained on the last position
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -18,15 +18,15 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from llara_app.encoders.base import PADDING, SequentialEncoder, as_tensors
+from llara_app.encoders.base import SequentialEncoder
 from llara_app.encoders.configs import ARCHITECTURES, MOREC, AnyEncoderConfig
 from llara_app.encoders.folder import build_encoder
-from llara_app.errors import DataError, NotFoundError
-from llara_app.sequences import CandidateSets, IntArray, Sequences, Split, history_windows
-from train.metrics import Evaluation, FloatArray, expected_hit_ratio_at_1, ranks_from_scores
-
-SCORING_BATCH = 512
-TIMED_USERS = 200
+from llara_app.errors import NotFoundError
+from llara_app.sequences import Sequences, Split
+from train.encoder_checkpoints import CHECKPOINT_SECONDS, EncoderCheckpoints, Standing
+from train.encoder_evaluation import Validation
+from train.encoder_windows import TrainingWindows
+from train.run_log import interruptible
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,10 @@ class EncoderTraining:
     device: str = "cpu"
     max_threads: int = 4
 
+    def what_is_learned(self) -> dict[str, object]:
+        """The settings that decide it, without those that say where it is computed."""
+        return {name: value for name, value in asdict(self).items() if name not in ("device", "max_threads")}
+
 
 TUNED: Mapping[str, EncoderTraining] = {
     "sasrec": EncoderTraining(),
@@ -83,7 +87,8 @@ class EpochReport:
     Attributes:
         epoch: from 1.
         loss: mean cross-entropy of the epoch, in nats.
-        validation: expected HR@1 over the validation users (see :class:`_Validation`).
+        validation: expected HR@1 over the validation users (see
+            :class:`train.encoder_evaluation.Validation`).
         best_validation: of this and all epochs before.
     """
 
@@ -147,6 +152,7 @@ def train_encoder(
     config: EncoderTraining | None = None,
     progress: Progress | None = None,
     *,
+    checkpoints: EncoderCheckpoints | None = None,
     build: Callable[[AnyEncoderConfig], SequentialEncoder] = build_encoder,
     make_optimizer: Callable[[SequentialEncoder, EncoderTraining], torch.optim.Optimizer] = adamw,
 ) -> tuple[SequentialEncoder, TrainingReport]:
@@ -158,6 +164,8 @@ def train_encoder(
             beyond.
         valid_split: rows for early stopping; those with too short a history are left out.
         config: default: the tuned settings of the architecture.
+        progress: told of each epoch that ends now.
+        checkpoints: kept there, and gone on from if there are some; without them a training is not resumed.
         build: makes the encoder from its shapes, with fresh weights.
         make_optimizer: of its weights.
 
@@ -167,59 +175,100 @@ def train_encoder(
     Raises:
         NotFoundError: if there is no such architecture.
         DataError: if there is nothing to train or to validate on.
+        UsageError: if the checkpoints are of another training.
+        BundleError: if they are damaged.
+        KeyboardInterrupt: it was interrupted; all epochs that ended are kept in `checkpoints`.
     """
     if architecture not in ARCHITECTURES:
         raise NotFoundError.of("encoder architecture", architecture, ARCHITECTURES)
     config = config or TUNED[architecture]
     shapes = encoder_config(architecture, num_items, config)
     rng = np.random.default_rng(config.seed)
-    with _seeded(config):
+    if checkpoints is not None:
+        checkpoints = checkpoints.with_settings(architecture=architecture, training=config.what_is_learned())
+        checkpoints.require_same_training()
+    with _seeded(config), _interruptible(checkpoints) as interrupted:
         encoder = build(shapes).to(config.device)
         stride = config.stride if encoder.all_positions else 1
-        windows = _Windows(sequences, train_split, stride, config.thinning)
-        validation = _Validation(sequences, valid_split, num_items, config, rng)
+        windows = TrainingWindows(sequences, train_split, stride, config.thinning)
+        validation = Validation(sequences, valid_split, num_items, config.max_validation_rows, config.device, rng)
         optimizer = make_optimizer(encoder, config)
-        best, best_weights = _Best(), encoder.state_dict()
-        started, training_seconds, trained_positions = time.perf_counter(), 0.0, 0
-        for epoch in range(1, config.max_epochs + 1):
+        device = torch.device(config.device)
+        kept = checkpoints.load(encoder, optimizer, rng, device) if checkpoints is not None else None
+        at, best_weights = kept or (Standing(), encoder.state_dict())
+        started, saved_at, all_saved = time.perf_counter() - at.seconds, time.perf_counter(), True
+        while not _is_done(at, config):
             epoch_started = time.perf_counter()
-            encoder.train()
-            total_loss, positions = 0.0, 0
-            for histories, lengths, next_items in windows.batches(config, rng):
-                logits, targets = encoder.training_logits(histories, lengths, next_items)
-                loss = F.cross_entropy(logits, targets)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                total_loss += loss.item() * len(targets)
-                positions += len(targets)
-            training_seconds += time.perf_counter() - epoch_started
-            trained_positions += positions
+            batches = windows.batches(config.batch_size, config.device, rng)
+            # Until what ended is kept, an interrupt waits for the end of the epoch.
+            loss, positions = _train_epoch(encoder, optimizer, batches, interrupted if all_saved else lambda: False)
+            at.epoch += 1
+            at.training_seconds += time.perf_counter() - epoch_started
+            at.trained_positions += positions
             score = validation.score(encoder)
-            if score > best.validation:
-                best = _Best(epoch, score, total_loss / positions)
+            if score > at.best_validation:
+                at.best_epoch, at.best_validation, at.best_loss = at.epoch, score, loss
                 best_weights = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
             if progress is not None:
-                progress(EpochReport(epoch, config.max_epochs, total_loss / positions, score, best.validation))
-            if epoch - best.epoch >= config.patience:
-                break
+                progress(EpochReport(at.epoch, config.max_epochs, loss, score, at.best_validation))
+            at.seconds = time.perf_counter() - started
+            if checkpoints is not None:
+                stopping = interrupted()
+                all_saved = stopping or time.perf_counter() - saved_at >= CHECKPOINT_SECONDS
+                if all_saved:
+                    checkpoints.save(at, best_weights, encoder, optimizer, rng, device)
+                    saved_at = time.perf_counter()
+                if stopping:
+                    raise KeyboardInterrupt
     encoder.load_state_dict(best_weights)
     encoder.cpu().eval().requires_grad_(False)
     return encoder, TrainingReport(
-        epochs=epoch,
-        best_epoch=best.epoch,
-        validation=best.validation,
-        loss=best.loss,
+        epochs=at.epoch,
+        best_epoch=at.best_epoch,
+        validation=at.best_validation,
+        loss=at.best_loss,
         seconds=time.perf_counter() - started,
-        predictions_per_second=trained_positions / training_seconds,
+        predictions_per_second=at.trained_positions / at.training_seconds,
     )
 
 
-@dataclass(frozen=True)
-class _Best:
-    epoch: int = 0
-    validation: float = -1.0
-    loss: float = float("nan")
+def _train_epoch(
+    encoder: SequentialEncoder,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[tuple[Tensor, Tensor, Tensor]],
+    stopping: Callable[[], bool],
+) -> tuple[float, int]:
+    """Train on the batches of one epoch.
+
+    Returns:
+        The mean cross-entropy in nats, and over how many predictions.
+
+    Raises:
+        KeyboardInterrupt: `stopping` says so, which is asked before each step.
+    """
+    encoder.train()
+    total_loss, positions = 0.0, 0
+    for histories, lengths, next_items in batches:
+        if stopping():
+            raise KeyboardInterrupt
+        logits, targets = encoder.training_logits(histories, lengths, next_items)
+        loss = F.cross_entropy(logits, targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total_loss += loss.item() * len(targets)
+        positions += len(targets)
+    return total_loss / positions, positions
+
+
+def _is_done(at: Standing, config: EncoderTraining) -> bool:
+    """Whether there was the last epoch, or patience has run out."""
+    return at.epoch >= config.max_epochs or (at.epoch > 0 and at.epoch - at.best_epoch >= config.patience)
+
+
+def _interruptible(checkpoints: EncoderCheckpoints | None) -> AbstractContextManager[Callable[[], bool]]:
+    """Without checkpoints an interrupt has nothing to wait for."""
+    return interruptible() if checkpoints is not None else nullcontext(lambda: False)
 
 
 @contextmanager
@@ -234,169 +283,3 @@ def _seeded(config: EncoderTraining) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
-
-
-class _Windows:
-    """Training windows, drawn anew each epoch from histories thinned anew.
-
-    Thinning leaves a random part of every history out and trains on what remains as if it were the whole: an encoder
-    that sees few histories learns from it that items belong together, and not only which one followed which.
-    """
-
-    def __init__(self, sequences: Sequences, split: Split, stride: int, thinning: float) -> None:
-        lengths = split.targets + 1
-        if not (lengths > 1).any():
-            raise DataError("There is nothing to train on", "no user of the training split has two interactions")
-        self.user_ids = tuple(sequences.user_ids[user] for user in split.users)
-        self.users = np.repeat(np.arange(len(split)), lengths)
-        within = np.arange(len(self.users)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        self.items = sequences.items[sequences.offsets[split.users][self.users] + within]
-        self.stride = stride
-        self.thinning = thinning
-
-    def batches(self, config: EncoderTraining, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Histories ``[B, 10]``, lengths ``[B]`` and the item after each position ``[B, 10]``, in random order.
-
-        A user's windows end `stride` items apart, from a random phase, and the last one always at the end of what
-        may be trained on, so that late items are seen as often as early ones.
-        """
-        sequences = self._thinned(rng)
-        last = sequences.lengths() - 1
-        users = np.flatnonzero(last > 0).astype(np.int32)
-        rows = Split("", "train", users, last[users].astype(np.int32)).expanded(min_history=1)
-        phases = rng.integers(self.stride, size=len(last))
-        aligned = (rows.targets + phases[rows.users]) % self.stride == 0
-        order = rng.permutation(np.flatnonzero(aligned | (rows.targets == last[rows.users])))
-        for start in range(0, len(order), config.batch_size):
-            chosen = order[start : start + config.batch_size]
-            part = replace(rows, users=rows.users[chosen], targets=rows.targets[chosen])
-            histories, lengths, targets = history_windows(sequences, part)
-            next_items = following_items(histories, lengths, targets)
-            yield (
-                *as_tensors(histories, lengths, config.device),
-                torch.from_numpy(next_items.astype(np.int64)).to(config.device),
-            )
-
-    def _thinned(self, rng: np.random.Generator) -> Sequences:
-        """What may be trained on, a random part left out (none, if no user would keep two items)."""
-        kept = rng.random(len(self.items)) >= self.thinning
-        counts = np.bincount(self.users[kept], minlength=len(self.user_ids))
-        if counts.max() < 2:
-            kept = np.ones_like(kept)
-            counts = np.bincount(self.users, minlength=len(self.user_ids))
-        return Sequences(self.user_ids, np.concatenate([[0], np.cumsum(counts)]), self.items[kept])
-
-
-def following_items(histories: IntArray, lengths: IntArray, targets: IntArray) -> IntArray:
-    """The item after each position of a history ``[n, L]``; -1 where there is none."""
-    following = np.full_like(histories, PADDING)
-    following[:, :-1] = histories[:, 1:]
-    following[np.arange(len(histories)), lengths - 1] = targets
-    return following
-
-
-class _Validation:
-    """The measure that stops training: HR@1 among 20 candidates, in expectation over *all* draws of
-    negatives.
-
-    The expectation has a closed form in the true item's rank among the items that the user never met
-    (:func:`train.metrics.expected_hit_ratio_at_1`), so epochs are told apart without the noise of sampled
-    candidates. The loss would stop earlier: on small catalogues it grows while the ranking still improves.
-    """
-
-    def __init__(
-        self,
-        sequences: Sequences,
-        split: Split,
-        num_items: int,
-        config: EncoderTraining,
-        rng: np.random.Generator,
-    ) -> None:
-        split = split.with_min_history()
-        if not len(split):
-            raise DataError(
-                "There is nothing to validate on",
-                "no validation user has enough history",
-                "Choose the other --protocol, or a dataset with longer histories.",
-            )
-        if len(split) > config.max_validation_rows:
-            chosen = np.sort(rng.choice(len(split), config.max_validation_rows, replace=False))
-            split = replace(split, users=split.users[chosen], targets=split.targets[chosen])
-        self.histories, self.lengths, self.targets = history_windows(sequences, split)
-        met = [np.unique(sequences.history(int(user))) for user in split.users]
-        self.met_rows = np.repeat(np.arange(len(met)), [len(items) for items in met])
-        self.met_items = np.concatenate(met)
-        self.num_unmet = num_items - np.array([len(items) for items in met])
-        self.device = config.device
-
-    def score(self, encoder: SequentialEncoder) -> float:
-        """Expected HR@1 over the validation rows."""
-        num_better = np.empty(len(self.targets), dtype=np.int64)
-        for rows, logits in _scored(encoder, self.histories, self.lengths, self.device):
-            true = np.take_along_axis(logits, self.targets[rows, None].astype(np.int64), axis=1)
-            first, last = np.searchsorted(self.met_rows, [rows.start, rows.stop])
-            met_rows = self.met_rows[first:last] - rows.start
-            met_better = logits[met_rows, self.met_items[first:last]] >= true[met_rows, 0]
-            num_better[rows] = (logits >= true).sum(axis=1) - np.bincount(
-                met_rows, weights=met_better, minlength=len(logits)
-            ).astype(np.int64)
-        return float(expected_hit_ratio_at_1(num_better, self.num_unmet).mean())
-
-
-def _scored(
-    encoder: SequentialEncoder, histories: IntArray, lengths: IntArray, device: str
-) -> Iterator[tuple[slice, FloatArray]]:
-    """Logits ``[rows, num_items]``, some rows at a time."""
-    encoder.eval()
-    with torch.inference_mode():
-        for start in range(0, len(histories), SCORING_BATCH):
-            rows = slice(start, min(start + SCORING_BATCH, len(histories)))
-            yield rows, encoder(*as_tensors(histories[rows], lengths[rows], device)).cpu().numpy()
-
-
-def evaluate_encoder(
-    encoder: SequentialEncoder,
-    sequences: Sequences,
-    split: Split,
-    candidate_sets: CandidateSets,
-    *,
-    dataset: str = "",
-    device: str = "cpu",
-) -> Evaluation:
-    """Rank the frozen candidates of each row with an encoder.
-
-    Args:
-        split: the rows that `candidate_sets` were drawn for, each with at least one item of history.
-        dataset: its name, for the report.
-
-    Raises:
-        ValueError: if the candidates are not those of the split's rows.
-    """
-    redraws, n, num_candidates = candidate_sets.candidates.shape
-    if n != len(split):
-        raise ValueError(f"candidates of {n} rows do not fit a split of {len(split)} rows")
-    encoder.to(device)
-    histories, lengths, _ = history_windows(sequences, split, encoder.max_history)
-    scores = np.empty((redraws, n, num_candidates), dtype=np.float32)
-    for rows, logits in _scored(encoder, histories, lengths, device):
-        candidates = candidate_sets.candidates[:, rows].astype(np.int64)
-        scores[:, rows] = np.take_along_axis(logits[None], candidates, axis=2)
-    timed = _scored_singly(encoder, histories[:TIMED_USERS], lengths[:TIMED_USERS], device)
-    return Evaluation.from_ranks(
-        ranks_from_scores(scores, candidate_sets.positions),
-        dataset=dataset,
-        num_candidates=num_candidates,
-        candidates_hash=candidate_sets.hash,
-        seconds_per_user=np.array(list(timed)),
-    )
-
-
-def _scored_singly(
-    encoder: SequentialEncoder, histories: IntArray, lengths: IntArray, device: str
-) -> Iterator[float]:
-    """Seconds that each user takes alone, from its history to the scores of all items."""
-    for row in range(len(histories)):
-        started = time.perf_counter()
-        for _ in _scored(encoder, histories[row : row + 1], lengths[row : row + 1], device):
-            pass
-        yield time.perf_counter() - started

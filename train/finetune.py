@@ -30,7 +30,7 @@ from llara_app.models.manifest import LOG_FILE, Manifest
 from llara_app.step_report import StepReport
 from llara_app.store import Store
 from train.batches import Batch, StepSampler, make_loader
-from train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, training_folder
 from train.components import build_model, describe_run, make_alignment, make_dataset, make_optimizer
 from train.config import FinetuneConfig, RunSpec
 from train.run_log import interruptible, step_log
@@ -38,11 +38,6 @@ from train.run_log import interruptible, step_log
 SPEC_FILE = "run.json"
 SMALLEST_LEARNING_RATE = 0.01
 """Of the peak: where the warm-up starts and the cosine ends."""
-
-
-def training_folder(output: Path) -> Path:
-    """Where a run keeps its log and checkpoints until its bundle is whole."""
-    return output.with_name(f"{output.name}.training")
 
 
 def prepare_run(store: Store, spec: RunSpec, output: Path) -> Path:

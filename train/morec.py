@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from llara_app.catalogue import Catalogue
 from llara_app.encoders.base import SequentialEncoder
@@ -27,6 +27,7 @@ from llara_app.errors import UsageError
 from llara_app.models.llm import LLM, NANO, load_llm
 from llara_app.prompts import prompt_title
 from llara_app.sequences import Sequences, Split
+from train.encoder_checkpoints import EncoderCheckpoints
 from train.encoders import TUNED, EncoderTraining, Progress, TrainingReport, adamw, train_encoder
 
 TITLES_AT_ONCE = 256
@@ -62,8 +63,13 @@ def train_morec(
     titles: TitleTraining | None = None,
     config: EncoderTraining | None = None,
     progress: Progress | None = None,
+    *,
+    checkpoints: EncoderCheckpoints | None = None,
 ) -> tuple[SASRec, TrainingReport, dict[str, Any]]:
     """Train a SASRec on titles, by the recipe of :func:`train.encoders.train_encoder`.
+
+    Args:
+        checkpoints: kept there, and gone on from if there are some; without them a training is not resumed.
 
     Returns:
         A plain SASRec with the projected titles as its items, frozen and in evaluation mode on the CPU; what its
@@ -71,8 +77,10 @@ def train_morec(
 
     Raises:
         LlaraError: the text encoder cannot be loaded.
-        UsageError: it is no model that reads text by itself.
+        UsageError: it is no model that reads text by itself, or the checkpoints are of another training.
+        BundleError: the checkpoints are damaged.
         DataError: there is nothing to train or to validate on.
+        KeyboardInterrupt: it was interrupted; all epochs that ended are kept in `checkpoints`.
     """
     titles = titles or TitleTraining()
     config = config or TUNED[MOREC]
@@ -81,6 +89,8 @@ def train_morec(
     text_encoder = load_llm(
         titles.text_encoder, device=config.device, dtype=dtype, revision=titles.revision, auto_class=AutoModel
     )
+    if checkpoints is not None:
+        checkpoints = checkpoints.with_settings(titles=_what_reads(titles, text_encoder))
     reader = TitleReader(text_encoder, [item.title for item in catalogue])
     with torch.no_grad():
         vectors = reader()
@@ -106,6 +116,7 @@ def train_morec(
         len(catalogue),
         config,
         progress,
+        checkpoints=checkpoints,
         build=build,
         make_optimizer=optimizer,
     )
@@ -117,6 +128,29 @@ def train_morec(
         "text_size": vectors.shape[1],
     }
     return trained.as_sasrec(), report, made_from
+
+
+def require_reads_titles(name: str, config: PreTrainedConfig) -> None:
+    """Refuse a model that has no hidden states of a text alone.
+
+    Raises:
+        UsageError: it has an encoder and a decoder.
+    """
+    if config.is_encoder_decoder:
+        raise UsageError(
+            f"{name!r} cannot read titles by itself",
+            f"a {config.model_type} has an encoder and a decoder",
+            "Name a causal LLM, or an encoder such as BERT.",
+        )
+
+
+def _what_reads(titles: TitleTraining, text_encoder: LLM) -> dict[str, object]:
+    """What decides the training beside an encoder's own settings, JSON-serialisable."""
+    # A model in a folder is known by its files, wherever they lie; one of the hub by its name and commit.
+    known = {"fingerprint": text_encoder.fingerprint}
+    if not text_encoder.fingerprint:
+        known = {"name": text_encoder.name, "revision": text_encoder.revision}
+    return {"text_encoder": known, "end_to_end": titles.end_to_end, "text_learning_rate": titles.text_learning_rate}
 
 
 class TitleReader(nn.Module):
@@ -132,12 +166,7 @@ class TitleReader(nn.Module):
     def __init__(self, text_encoder: LLM, titles: Sequence[str]) -> None:
         super().__init__()
         self.backbone: PreTrainedModel = text_encoder.model
-        if self.backbone.config.is_encoder_decoder:
-            raise UsageError(
-                f"{text_encoder.name!r} cannot read titles by itself",
-                f"a {self.backbone.config.model_type} has an encoder and a decoder",
-                "Name a causal LLM, or an encoder such as BERT.",
-            )
+        require_reads_titles(text_encoder.name, self.backbone.config)
         self.backbone.config.use_cache = False
         encoded = _encoded(text_encoder.tokenizer, titles)
         # Titles of like length together: little of a batch is padding.

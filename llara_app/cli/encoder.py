@@ -17,8 +17,7 @@ from llara_app.cli.common import (
     print_table,
     settings,
 )
-from llara_app.cli.options import epoch_progress
-from llara_app.cli.train import NANO
+from llara_app.cli.train import NANO, train_encoder_shown
 from llara_app.encoders.configs import MOREC, TRAINABLE
 from llara_app.errors import BundleError, UsageError
 
@@ -90,14 +89,14 @@ def train(
     """Train an encoder on a dataset.
 
     Training stops when the validation users' ranking improves no more; the best epoch is kept and measured
-    on the test users. Settings that are not given have tuned defaults.
+    on the test users. Settings that are not given have tuned defaults. Interrupted or killed, the same command goes
+    on from the last epoch that was kept.
     """
     import dataclasses
 
     from llara_app.encoders.folder import refuse_existing
     from llara_app.encoders.manifest import encoder_folder
     from llara_app.models.devices import choose_device
-    from train.encoder_run import train_and_keep
     from train.encoders import TUNED
 
     if architecture != MOREC and (text_encoder or end_to_end):
@@ -124,20 +123,9 @@ def train(
     config = dataclasses.replace(
         TUNED[architecture], **{key: value for key, value in given.items() if value is not None}
     )
-    with (
-        settings().open_store() as store,
-        epoch_progress(f"{architecture} on {dataset}", config.max_epochs) as show,
-    ):
-        document = train_and_keep(
-            store,
-            dataset,
-            architecture,
-            protocol,
-            folder,
-            config=config,
-            titles=titles,
-            replace=replace,
-            progress=show,
+    with settings().open_store() as store:
+        document = train_encoder_shown(
+            store, dataset, architecture, protocol, folder, config, titles=titles, replace=replace
         )
     print_result(f"{architecture} trained on {dataset}", document)
 
@@ -216,7 +204,7 @@ def evaluate(
     from llara_app.encoders.folder import load_encoder
     from llara_app.encoders.manifest import EncoderManifest, find_encoder
     from llara_app.models.devices import choose_device
-    from train.encoders import evaluate_encoder
+    from train.encoder_evaluation import evaluate_encoder
 
     target = choose_device(device)
     with settings().open_store() as store:

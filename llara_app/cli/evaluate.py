@@ -142,7 +142,7 @@ def evaluate_bundle(
     from llara_app.prompts import PromptMode
     from llara_app.recommend import Recommender
     from train.ceiling import evaluate_ceiling
-    from train.encoders import evaluate_encoder
+    from train.encoder_evaluation import evaluate_encoder
     from train.evaluation import evaluate_ranker
 
     recommender = Recommender.load(folder, engine=engine, device=device, **options.engine_options())

@@ -92,10 +92,10 @@ def behaviour(
             "redraws": redraws,
             "num_candidates": num_candidates,
         }
-        report_folder = output or default_folder(f"behaviour-{folder.name}", asked)
-        open_folder(report_folder, asked)
         recommender = Recommender.load(folder, device=device, progress=note)
         _, _, sets, prompts = frozen_prompts(store, recommender, split, num_candidates, redraws)
+    report_folder = output or default_folder(f"behaviour-{folder.name}", asked)
+    open_folder(report_folder, asked)
     assert isinstance(recommender.ranker, TorchRanker)
     keeper = Keeper({**asked, "candidates": sets.hash}, recommender.ranker.model.device)
     with progress_bar() as progress:
@@ -111,7 +111,7 @@ def behaviour(
             progress=lambda count: progress.advance(task, count),
             keep=keeper,
         )
-    finish(report_folder, behaviour_report(folder.name, asked, as_it_is, findings, keeper.made()))
+    finish(report_folder, behaviour_report(folder.name, asked, as_it_is, findings, keeper.made()), asked)
 
 
 @experiment.command(
@@ -148,9 +148,9 @@ def retrieve(bundle: str, split: str, count: int, output: Path | None, device: s
         rows = checked_splits(store, info.name, manifest.dataset.protocol)[split].with_min_history()
         sequences = store.sequences(info.name)
     asked = {**_asked("retrieve", folder, manifest, split), "retrieve": count}
+    recommender = Recommender.load(folder, device=device, progress=note)
     report_folder = output or default_folder(f"retrieve-{folder.name}", asked)
     open_folder(report_folder, asked)
-    recommender = Recommender.load(folder, device=device, progress=note)
     assert isinstance(recommender.ranker, TorchRanker)
     keeper = Keeper(asked, recommender.ranker.model.device)
     with progress_bar() as progress:
@@ -158,7 +158,7 @@ def retrieve(bundle: str, split: str, count: int, output: Path | None, device: s
         retrieval = retrieve_and_rank(
             recommender, sequences, rows, count, lambda done: progress.advance(task, done), keeper
         )
-    finish(report_folder, retrieval_report(folder.name, manifest.encoder, asked, retrieval, keeper.made()))
+    finish(report_folder, retrieval_report(folder.name, manifest.encoder, asked, retrieval, keeper.made()), asked)
 
 
 def _asked(name: str, folder: Path, manifest: Manifest, split: str) -> dict[str, Any]:

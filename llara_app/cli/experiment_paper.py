@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +127,9 @@ def rq1(text_encoder: str | None, end_to_end: bool, **given: Any) -> None:
     Trains what is missing, measures, and leaves a report. Killed anywhere, the same command goes on from there; no
     answer of a chat model is paid for twice. It is asked once for each user and redraw, so --redraws times.
     """
+    from llara_app.models.llm import TEXT_ENCODER, llm_config
     from train.experiments import designs
+    from train.morec import require_reads_titles
 
     chat = chosen_model(given)
     if chat is not None:
@@ -135,6 +137,7 @@ def rq1(text_encoder: str | None, end_to_end: bool, **given: Any) -> None:
 
     def design(study: Study) -> Design:
         titles = designs.llm_choice(text_encoder, None, study.llm.precision) if text_encoder else study.llm
+        require_reads_titles(titles.name, llm_config(titles.name, revision=titles.revision, kind=TEXT_ENCODER))
         epochs = given["encoder_epochs"]
         morec = designs.morec_choice(study.data, titles, study.seeds, epochs, end_to_end=end_to_end)
         return designs.rq1(study, morec, chat)
@@ -189,15 +192,16 @@ def _answer(given: dict[str, Any], make: Callable[[Study], Design]) -> None:
         except KeyboardInterrupt:
             note("Interrupted; the same command goes on from here.")
             raise
-    finish(folder, paper_report(design, measured, command_given()))
+    finish(folder, paper_report(design, measured, command_given()), design.settings)
 
 
 def _study(store: Any, device: Any, given: dict[str, Any]) -> Study:
-    """What was asked for, with every name looked up."""
+    """What was asked for, with every name looked up: what is not there is said before anything is trained."""
     import torch
 
     from llara_app.datasets.sources import ensure_dataset
     from llara_app.models.devices import preferred_dtype
+    from llara_app.models.llm import llm_config
     from llara_app.prompts import find_template
     from train.config import default_template, make_config
     from train.experiments.designs import Study, encoder_choice, llm_choice
@@ -208,6 +212,7 @@ def _study(store: Any, device: Any, given: dict[str, Any]) -> Study:
     if config.precision == "auto":
         half = preferred_dtype(device) == torch.bfloat16
         config = config.model_copy(update={"precision": "bfloat16" if half else "float32"})
+    llm_config(given["llm"], revision=given["revision"])
     info = ensure_dataset(store, given["dataset"], note=note)
     data = Data(info.name, info.hash, given["protocol"])
     named = given["template"]
@@ -237,12 +242,12 @@ def default_folder(name: str, asked: object) -> Path:
     return locations.experiments() / f"{name}-{digest}"
 
 
-def finish(folder: Path, report: Report) -> None:
-    """Write a report, and show it."""
+def finish(folder: Path, report: Report, asked: Mapping[str, object]) -> None:
+    """Write a report on what was asked, and show it."""
     from llara_app.reports import PAGE_FILE
     from train.experiments.report import write_report
 
-    write_report(folder, report)
+    write_report(folder, report, asked)
     note(f"Report: {folder / PAGE_FILE}")
     if settings().as_json:
         print_json({"folder": str(folder), "made": report.made.as_document(), **report.document})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from llara_app.models.manifest import Manifest
     from llara_app.store import Store
     from train.config import RunSpec
+    from train.encoders import EncoderTraining
+    from train.morec import TitleTraining
 
 NANO = "nano"
 
@@ -92,7 +95,8 @@ def train(
                     "a run goes on as it began",
                     "Give --resume and --device only.",
                 )
-            from train.finetune import read_spec, training_folder
+            from train.checkpoint import training_folder
+            from train.finetune import read_spec
 
             output = resume
             spec = read_spec(training_folder(output))
@@ -199,7 +203,6 @@ def ensure_encoder(
 
     from llara_app.encoders import encoder_folder
     from llara_app.models.devices import choose_device
-    from train.encoder_run import train_and_keep
     from train.encoders import TUNED
 
     folder = encoder_folder(dataset, architecture if protocol == "paper" else f"{architecture}-{protocol}")
@@ -209,9 +212,46 @@ def ensure_encoder(
         config = dataclasses.replace(TUNED[architecture], seed=settings().seed, device=target)
         if max_epochs is not None:
             config = dataclasses.replace(config, max_epochs=max_epochs)
-        with epoch_progress(f"{architecture} on {dataset}", config.max_epochs) as show:
-            train_and_keep(store, dataset, architecture, protocol, folder, config=config, progress=show)
+        train_encoder_shown(store, dataset, architecture, protocol, folder, config)
     return folder
+
+
+def train_encoder_shown(
+    store: Store,
+    dataset: str,
+    architecture: str,
+    protocol: str,
+    folder: Path,
+    config: EncoderTraining,
+    *,
+    titles: TitleTraining | None = None,
+    replace: bool = False,
+) -> Mapping[str, Any]:
+    """:func:`train.encoder_run.train_and_keep` with a live line; one who interrupts it is told how it goes on."""
+    from train.checkpoint import latest_checkpoint, training_folder
+    from train.encoder_run import train_and_keep
+
+    try:
+        with epoch_progress(f"{architecture} on {dataset}", config.max_epochs) as show:
+            return train_and_keep(
+                store,
+                dataset,
+                architecture,
+                protocol,
+                folder,
+                config=config,
+                titles=titles,
+                replace=replace,
+                progress=show,
+            )
+    except KeyboardInterrupt:
+        kept = latest_checkpoint(training_folder(folder))
+        note(
+            "Interrupted; the same command goes on from here."
+            if kept is not None
+            else "Interrupted before an epoch was done; the same command begins again."
+        )
+        raise
 
 
 def run_training(store: Store, spec: RunSpec, output: Path, device: str | None) -> Manifest:

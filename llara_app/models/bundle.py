@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -41,6 +41,7 @@ from llara_app.models.manifest import (
     catalogue_lines,
     read_catalogue,
 )
+from llara_app.models.tensors import load_tensors
 from llara_app.models.users import ProjectedUsers, users_scale
 from llara_app.prompts import PromptTokenizer
 
@@ -234,18 +235,6 @@ def _load_projector(path: Path, input_size: int, llm_size: int) -> Projector:
     except RuntimeError as error:
         raise BundleError("The projector does not fit the bundle", f"{path}: {error}", HINT) from error
     return projector
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
-
-    Raises:
-        BundleError: the file is missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BundleError("A weights file cannot be read", f"{path}: {error}", HINT) from error
 
 
 def _save_tensors(path: Path, tensors: dict[str, Any]) -> None:

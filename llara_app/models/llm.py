@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from llara_app.errors import LlaraError, UsageError
@@ -21,6 +28,10 @@ from llara_app.models.devices import preferred_dtype
 
 NANO = "nano"
 """The small Llama that comes with the package."""
+
+LARGE_LANGUAGE_MODEL = "LLM"
+TEXT_ENCODER = "text encoder"
+"""What messages call a model, by what it is wanted for."""
 
 SAMPLED_BYTES = 1 << 20
 """Of each weight file this much is hashed at its beginning, middle and end; small files are hashed whole."""
@@ -69,26 +80,12 @@ def load_llm(
     Raises:
         LlaraError: it cannot be loaded; the message says why.
     """
-    kind = "LLM" if auto_class is AutoModelForCausalLM else "text encoder"
+    kind = LARGE_LANGUAGE_MODEL if auto_class is AutoModelForCausalLM else TEXT_ENCODER
     device = torch.device(device)
-    source = str(nano_folder()) if name == NANO else name
-    folder = Path(source)
-    is_folder = folder.is_dir()
-    if name == NANO and not is_folder:
-        raise LlaraError("The nano LLM is missing from this installation", source, "Reinstall llara-app.")
-    if not is_folder and (folder.is_absolute() or source.startswith((".", "~"))):
-        raise UsageError(f"No {kind} folder {name!r}", "", "Give a folder that holds config.json, a hub id, or nano.")
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-            model = auto_class.from_pretrained(source, revision=revision, dtype=dtype or preferred_dtype(device))
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise LlaraError(
-            f"The {kind} {name!r} cannot be loaded",
-            first_line,
-            "Give a folder with config.json, weights and tokenizer.json, a hub id (network needed), or nano.",
-        ) from error
+    source = _source(name, kind)
+    with _explained(name, kind):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        model = auto_class.from_pretrained(source, revision=revision, dtype=dtype or preferred_dtype(device))
     model.to(device)
     model.eval()
     return LLM(
@@ -96,8 +93,57 @@ def load_llm(
         model=model,
         tokenizer=tokenizer,
         revision=getattr(model.config, "_commit_hash", None) or "",
-        fingerprint=fingerprint(folder) if is_folder else "",
+        fingerprint=fingerprint(Path(source)) if Path(source).is_dir() else "",
     )
+
+
+def llm_config(name: str, *, revision: str | None = None, kind: str = LARGE_LANGUAGE_MODEL) -> PreTrainedConfig:
+    """The shapes of a model, read together with its tokenizer: says before a long work begins whether it is there.
+
+    Args:
+        name, revision: as for :func:`load_llm`.
+        kind: what messages call it.
+
+    Raises:
+        LlaraError: it cannot be loaded; the message says why.
+    """
+    source = _source(name, kind)
+    with _explained(name, kind):
+        AutoTokenizer.from_pretrained(source, revision=revision)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source, revision=revision)
+        return config
+
+
+def _source(name: str, kind: str) -> str:
+    """What transformers is to load: a folder, or a hub id.
+
+    Raises:
+        LlaraError: the nano LLM is missing.
+        UsageError: there is no such folder.
+    """
+    source = str(nano_folder()) if name == NANO else name
+    if Path(source).is_dir():
+        return source
+    if name == NANO:
+        raise LlaraError("The nano LLM is missing from this installation", source, "Reinstall llara-app.")
+    if Path(source).is_absolute() or source.startswith((".", "~")):
+        raise UsageError(f"No {kind} folder {name!r}", "", "Give a folder that holds config.json, a hub id, or nano.")
+    return source
+
+
+@contextmanager
+def _explained(name: str, kind: str) -> Iterator[None]:
+    """Loads quietly; what goes wrong becomes one message."""
+    try:
+        with quiet_transformers():
+            yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LlaraError(
+            f"The {kind} {name!r} cannot be loaded",
+            first_line,
+            "Give a folder with config.json, weights and tokenizer.json, a hub id (network needed), or nano.",
+        ) from error
 
 
 def fingerprint(folder: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,17 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+import train.encoder_evaluation
 import train.encoders
 from llara_app import locations
 from llara_app.cli.main import run
-from llara_app.encoders import load_encoder
+from llara_app.encoders import EncoderManifest, load_encoder
 from llara_app.store import Store
 from tests.encoders import stand_ins
+from tests.killed_training import kill_in_epoch
 from tests.small_world import NUM_ITEMS, source
 from tests.tiny_llm import make_llm
+from train.checkpoint import training_folder
 
 QUICK = ("--epochs", "1", "--protocol", "leave-one-out", "--seed", "3", "--quiet")
 
@@ -144,15 +149,68 @@ def test_another_catalogue_is_refused(llara: Any) -> None:
 
 
 def test_an_interrupted_training_leaves_nothing(llara: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted(train.encoders._Validation):
+    class Interrupted(train.encoder_evaluation.Validation):
         def score(self, encoder: object) -> float:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.encoders, "_Validation", Interrupted)
+    monkeypatch.setattr(train.encoders, "Validation", Interrupted)
     code, out, err = train_one(llara)
     assert (code, out) == (130, "")
     assert "interrupted" in err
     assert not locations.encoders().exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["sasrec", "morec"])
+def test_a_killed_training_goes_on_with_the_same_command(architecture: str, llara: Any, tmp_path: Path) -> None:
+    words = ["encoder", "train", "--dataset", "small", "--encoder", architecture, *QUICK, "--epochs", "4"]
+    if architecture == "morec":
+        words += ["--text-encoder", str(make_llm(tmp_path / "llm")), "--end-to-end"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert llara(*words, "--output", str(whole))[0] == 0
+    kill_in_epoch(3, *words, "--output", str(killed))
+    assert not killed.exists()
+    assert [path.name for path in training_folder(killed).glob("checkpoint-*")] == ["checkpoint-00000002"]
+
+    code, out, err = llara(*words, "--output", str(killed), "--seed", "4")
+    assert (code, out) == (2, "")
+    message = " ".join(err.split())
+    assert "training.seed is 3 there, 4 was asked for" in message
+    assert str(training_folder(killed)) in message.replace(" ", "")
+
+    code, out, err = llara(*words, "--output", str(killed), "--format", "json")
+    assert (code, err) == (0, "")
+    assert not training_folder(killed).exists()
+    assert (killed / "encoder.safetensors").read_bytes() == (whole / "encoder.safetensors").read_bytes()
+    one, other = EncoderManifest.read(whole), EncoderManifest.read(killed)
+    timed = ("seconds", "predictions_per_second")
+    assert {k: v for k, v in one.training.items() if k not in timed} == {
+        k: v for k, v in other.training.items() if k not in timed
+    }
+    assert one.metrics["test"]["hit_ratio_at_1"] == other.metrics["test"]["hit_ratio_at_1"]
+    assert json.loads(out)["epochs"] == 4
+
+
+def test_an_interrupted_training_says_how_it_goes_on(llara: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores: list[float] = []
+
+    class Interrupted(train.encoder_evaluation.Validation):
+        def score(self, encoder: Any) -> float:
+            scores.append(super().score(encoder))
+            if len(scores) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return scores[-1]
+
+    monkeypatch.setattr(train.encoders, "Validation", Interrupted)
+    words = ("encoder", "train", "--dataset", "small", "--encoder", "gru4rec", "--epochs", "3")
+    code, out, err = llara(*words)
+    assert (code, out) == (130, "")
+    assert "the same command goes on from here" in " ".join(err.split())
+    # Not listed as an encoder as long as it is none.
+    assert json.loads(llara("encoder", "list", "--format", "json")[1]) == []
+    assert llara(*words)[0] == 0
+    assert len(scores) == 3
+    assert [path.name for path in locations.encoders().iterdir()] == ["small-gru4rec"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import pytest
 from llara_app.recommend import Recommender
 from tests.small_world import make_world
 from tests.tiny_llm import ARCHITECTURES
-from train.finetune import finetune, prepare_run, training_folder
+from train.checkpoint import training_folder
+from train.finetune import finetune, prepare_run
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +46,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         program.write_text(
             "import sys; from pathlib import Path\n"
             "from llara_app.store import Store\n"
-            "from train.finetune import finetune, read_spec, training_folder\n"
+            "from train.checkpoint import training_folder\n"
+            "from train.finetune import finetune, read_spec\n"
             "output = Path(sys.argv[2])\n"
             "spec = read_spec(training_folder(output))\n"
             "finetune(Store(sys.argv[1]), spec, output, device='cpu')\n"

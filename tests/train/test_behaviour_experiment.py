@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,31 @@ def test_the_report_shows_every_change(results: tuple[Path, dict[str, Any]]) -> 
     page = (results[0] / "behaviour" / "report.html").read_text()
     assert all(finding["change"] in page and escape(finding["reading"]) in page for finding in results[1]["findings"])
     assert (results[0] / "behaviour" / "plots" / "changes.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("question", ["behaviour", "retrieve"])
+def test_a_question_that_fails_has_not_taken_the_output(
+    question: str, results: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, database = results[0] / "hybrid", results[0] / "llara.db"
+    damaged = tmp_path / "damaged"
+    shutil.copytree(bundle, damaged)
+    (damaged / "projector.safetensors").write_bytes(b"")
+    for place, more, complaint in (
+        (bundle, ["--db", str(tmp_path / "empty.db")], "small"),
+        (damaged, [], "altered"),
+        (bundle, ["--device", "tpu9"], "tpu9"),
+    ):
+        output = tmp_path / "report"
+        words = ["experiment", question, str(place), "--output", str(output), "--db", str(database), *more]
+        assert run([*words, "--quiet"]) in (1, 2)
+        assert complaint in " ".join(capsys.readouterr().err.split())
+        assert not output.exists()
+    count = ["--redraws", "1", "--candidates", "5"] if question == "behaviour" else ["--retrieve", "5"]
+    words = ["experiment", question, str(bundle), "--output", str(output), "--db", str(database), *count]
+    assert run([*words, "--quiet"]) == 0
+    assert (output / "report.html").is_file()
 
 
 @pytest.mark.slow

@@ -12,15 +12,9 @@ import torch
 from llara_app.encoders import ARCHITECTURES, TRAINABLE
 from llara_app.errors import DataError, NotFoundError
 from llara_app.sequences import Sequences, Split, draw_candidates, history_windows
-from train.encoders import (
-    TUNED,
-    EncoderTraining,
-    EpochReport,
-    _Windows,
-    evaluate_encoder,
-    following_items,
-    train_encoder,
-)
+from train.encoder_evaluation import evaluate_encoder
+from train.encoder_windows import TrainingWindows, following_items
+from train.encoders import TUNED, EncoderTraining, EpochReport, train_encoder
 
 NUM_ITEMS = 50
 SMALL = EncoderTraining(hidden_size=16, batch_size=32, thinning=0.0, max_epochs=4, learning_rate=1e-2, dropout=0.1)
@@ -132,12 +126,12 @@ def test_windows_cover_what_may_be_trained_on_and_nothing_beyond(back: int, stri
     sequences = Sequences(tuple("abcd"), np.concatenate([[0], np.cumsum(lengths)]), items.astype(np.int32))
     users = np.flatnonzero(lengths > back).astype(np.int32)
     split = Split("leave-one-out", "train", users, (lengths[users] - back).astype(np.int32))
-    windows = _Windows(sequences, split, stride, thinning=0.0)
+    windows = TrainingWindows(sequences, split, stride, thinning=0.0)
     rng = np.random.default_rng(0)
     counts: dict[int, int] = {}
     epochs = 60
     for _ in range(epochs):
-        for histories, _, next_items in windows.batches(replace(SMALL, batch_size=4), rng):
+        for histories, _, next_items in windows.batches(4, "cpu", rng):
             inside = histories >= 0
             assert torch.equal(next_items >= 0, inside)
             assert torch.equal(next_items[inside], histories[inside] + 1), "targets follow their position"
@@ -153,12 +147,12 @@ def test_windows_cover_what_may_be_trained_on_and_nothing_beyond(back: int, stri
 def test_thinning_leaves_a_share_out_and_keeps_the_order() -> None:
     sequences = Sequences(("a", "b"), np.array([0, 1000, 1100]), np.arange(1100, dtype=np.int32))
     split = Split("paper", "train", np.array([0], dtype=np.int32), np.array([499], dtype=np.int32))
-    windows = _Windows(sequences, split, stride=1, thinning=0.6)
+    windows = TrainingWindows(sequences, split, stride=1, thinning=0.6)
     rng = np.random.default_rng(0)
     epochs = []
     for _ in range(2):
         met = set()
-        for histories, _, next_items in windows.batches(SMALL, rng):
+        for histories, _, next_items in windows.batches(32, "cpu", rng):
             inside = histories >= 0
             assert (next_items[inside] > histories[inside]).all()
             met.update(histories[inside].tolist() + next_items[inside].tolist())
@@ -171,8 +165,8 @@ def test_thinning_leaves_a_share_out_and_keeps_the_order() -> None:
 def test_thinning_never_leaves_nothing() -> None:
     sequences = Sequences(("a",), np.array([0, 2]), np.array([5, 6], dtype=np.int32))
     split = Split("paper", "train", np.array([0], dtype=np.int32), np.array([1], dtype=np.int32))
-    windows = _Windows(sequences, split, stride=10, thinning=0.99)
-    ((histories, lengths, next_items),) = windows.batches(SMALL, np.random.default_rng(0))
+    windows = TrainingWindows(sequences, split, stride=10, thinning=0.99)
+    ((histories, lengths, next_items),) = windows.batches(32, "cpu", np.random.default_rng(0))
     assert (histories[0, 0], lengths[0], next_items[0, 0]) == (5, 1, 6)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from train.experiments.leakage import checked_splits, require_not_trained_on
 from train.experiments.parts import Finetuning, LLMChoice, RandomEncoder, TrainedEncoder, TrainedMoRec
 from train.experiments.plan import Data
 from train.experiments.plots import Curve
-from train.experiments.report import open_folder
+from train.experiments.report import open_folder, write_report
 from train.experiments.report_content import Made, Picture, Report, Table
 from train.experiments.report_markdown import markdown
 from train.experiments.report_page import page
@@ -275,11 +276,19 @@ def test_an_encoder_of_another_catalogue_or_split_is_refused(world: World, tmp_p
 
 def test_an_output_folder_takes_one_experiment(tmp_path: Path) -> None:
     asked = {"experiment": "rq1", "asked": {"redraws": 2, "seed": 0}}
+    other = {**asked, "asked": {"redraws": 3, "seed": 0}}
+    report = Report("t", "q", [], [], [], [], Made("c", [], {}), {})
+    open_folder(tmp_path / "report", other)
+    assert not list((tmp_path / "report").iterdir()), "one that fails has taken nothing"
     open_folder(tmp_path / "report", asked)
+    write_report(tmp_path / "report", report, asked)
     open_folder(tmp_path / "report", asked)
     with pytest.raises(UsageError, match="another experiment") as error:
-        open_folder(tmp_path / "report", {**asked, "asked": {"redraws": 3, "seed": 0}})
+        open_folder(tmp_path / "report", other)
     assert "asked.redraws is 2 there, 3 was asked for" in error.value.message
+    with pytest.raises(UsageError, match="another experiment"):
+        write_report(tmp_path / "report", report, other)
+    assert json.loads((tmp_path / "report" / "experiment.json").read_text()) == asked
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("...")
     with pytest.raises(UsageError, match="no experiment's"):
@@ -287,6 +296,14 @@ def test_an_output_folder_takes_one_experiment(tmp_path: Path) -> None:
     (tmp_path / "report" / "experiment.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         open_folder(tmp_path / "report", asked)
+    with pytest.raises(UsageError, match="no experiment's"):
+        open_folder(tmp_path / "mine" / "thesis.tex", asked)
+
+
+def test_settings_without_a_report_hold_no_folder(tmp_path: Path) -> None:
+    """Earlier versions wrote them before the work began."""
+    (tmp_path / "experiment.json").write_text('{"experiment": "rq1"}')
+    open_folder(tmp_path, {"experiment": "rq2"})
 
 
 def test_names_from_outside_are_shown_and_not_obeyed() -> None:

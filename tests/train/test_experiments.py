@@ -5,29 +5,35 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import T5Config
 
 from llara_app import locations
+from llara_app.cli.experiment_paper import LiveDisplay
 from llara_app.cli.main import run as llara
-from llara_app.encoders import load_encoder
+from llara_app.encoders import EncoderManifest, load_encoder
 from llara_app.models.manifest import Manifest
 from llara_app.reports import Report
 from llara_app.step_report import StepReport
 from llara_app.store import Store
-from tests.ranking.fake_chat_server import FakeChatServer
+from tests.killed_training import kill_in_epoch
+from tests.ranking.fake_chat_server import FakeChatServer, refusal
 from tests.small_world import NUM_ITEMS, NUM_USERS, World, make_world, source
+from tests.tiny_llm import make_tokenizer
 from tests.train.experiment_support import DESIGNS, References, study, workshop
+from train.experiments.designs import encoder_choice, morec_choice
 from train.experiments.plan import Design
 from train.experiments.runner import Silent, Workshop, run
 
@@ -139,6 +145,39 @@ def test_a_killed_experiment_goes_on_with_the_same_command(world: World, tmp_pat
     assert len(after) == 7
     results = json.loads((output / "results.json").read_text())
     assert [system["system"] for system in results["systems"]][:3] == ["direct", "two-stage", "multi-task"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["GRU4Rec", "MoRec"])
+def test_an_experiment_killed_in_an_encoder_s_training_goes_on_there(
+    killed: str, world: World, tmp_path: Path, llara_home: Path
+) -> None:
+    output = tmp_path / "rq1"
+    # Of two encoders the given one needs no training, so that the first that is trained is the one to be killed in.
+    more = ["--encoder", "gru4rec"] if killed == "GRU4Rec" else []
+    words = [*command(world, "rq1", output, *more), "--encoder-epochs", "4", "--max-steps", "1", "--quiet"]
+    kill_in_epoch(3, *words)
+    (unfinished,) = locations.parts().glob("*.training")
+    assert [path.name for path in unfinished.glob("checkpoint-*")] == ["checkpoint-00000002"]
+    place = unfinished.with_name(unfinished.name.removesuffix(".training"))
+    assert not place.exists()
+
+    epochs: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LiveDisplay, "encoder", lambda *_: nullcontext(lambda heard: epochs.append(heard.epoch)))
+        assert llara(words) == 0
+    assert epochs[:2] == [3, 4]
+    assert not list(locations.parts().glob("*.training"))
+    assert (output / "report.html").is_file()
+    asked = study(world)
+    choice = (
+        encoder_choice(world.store, asked.data, "gru4rec", (0,), 4)
+        if killed == "GRU4Rec"
+        else morec_choice(asked.data, asked.llm, (0,), 4)
+    )
+    whole = workshop(world, tmp_path / "whole", asked).folder(choice.parts[0], "")
+    assert whole.name == place.name
+    assert (whole / "encoder.safetensors").read_bytes() == (place / "encoder.safetensors").read_bytes()
 
 
 @pytest.mark.slow
@@ -298,6 +337,59 @@ def test_what_cannot_be_asked_is_said_before_anything_is_written(
     assert complaint in error
     assert "Traceback" not in error
     assert not output.exists()
+
+
+@pytest.mark.slow
+def test_what_failed_has_not_taken_the_output(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each fails for a reason of its own, before anything is trained; then the corrected command has the folder."""
+    output = tmp_path / "report"
+    other = tmp_path / "other"
+    shutil.copytree(world.encoder, other)
+    manifest = EncoderManifest.read(other).model_copy(update={"catalogue_hash": "0" * 64})
+    (other / "manifest.json").write_text(manifest.model_dump_json())
+    damaged = tmp_path / "damaged"
+    shutil.copytree(world.encoder, damaged)
+    (damaged / "encoder.safetensors").write_bytes(b"")
+    two_parts = tmp_path / "t5"
+    tokenizer = make_tokenizer(bos=False)
+    T5Config(vocab_size=len(tokenizer)).save_pretrained(two_parts)
+    tokenizer.save_pretrained(two_parts)
+    (tmp_path / "wrong.toml").write_text("lora_rank = 0")
+    wrong: dict[str, list[str]] = {
+        "smal": ["--dataset", "smal"],
+        "another catalogue": ["--encoder", str(other)],
+        "altered": ["--encoder", str(damaged)],
+        "No LLM folder": ["--llm", "./absent"],
+        "cannot be loaded": ["--llm", str(tmp_path)],
+        "nobody/nothing": ["--llm", "nobody/nothing"],
+        "No text encoder folder": ["--text-encoder", "./absent"],
+        "cannot read titles": ["--text-encoder", str(two_parts)],
+        "lora_rank": ["--config", str(tmp_path / "wrong.toml")],
+        "No prompt template": ["--template", "absent"],
+        "tpu9": ["--device", "tpu9"],
+        "A cost needs both prices": ["--chat-price-in", "1"],
+        "No API key": ["--chat-model", "gpt", "--chat-base-url", "https://example.invalid/v1"],
+        "Too few items": ["--candidates", "39"],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OPENAI_API_KEY", raising=False)
+        for complaint, more in wrong.items():
+            assert llara(command(world, "rq1", output, "--quiet", *more)) in (1, 2), complaint
+            error = capsys.readouterr().err
+            assert complaint in " ".join(error.split())
+            assert "Traceback" not in error
+            assert not output.exists(), complaint
+    assert not list(locations.parts().glob("*")), "nothing was trained"
+    # What fails late leaves the folder to others too.
+    with FakeChatServer().running() as server:
+        server.answer = lambda _: refusal(401, "wrong key")
+        chat = ["--chat-model", "fake", "--chat-base-url", server.url]
+        assert llara(command(world, "rq1", output, "--quiet", *chat)) == 1
+    assert "wrong key" in capsys.readouterr().err
+    assert llara(command(world, "rq1", output, "--quiet")) == 0
+    assert (output / "report.html").is_file()
 
 
 @pytest.mark.slow

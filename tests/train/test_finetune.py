@@ -24,9 +24,10 @@ from llara_app.prompts import PromptMode
 from llara_app.step_report import StepReport
 from tests.small_world import NUM_ITEMS, World, make_world
 from train.batches import StepSampler, make_loader
+from train.checkpoint import training_folder
 from train.components import build_model, make_dataset
 from train.config import RunSpec
-from train.finetune import answer_loss, finetune, learning_rate_factor, prepare_run, training_folder
+from train.finetune import answer_loss, finetune, learning_rate_factor, prepare_run
 
 pytestmark = pytest.mark.slow
 
@@ -335,7 +336,7 @@ def test_ctrl_c_keeps_a_checkpoint(world: World, tmp_path: Path) -> None:
     prepare_run(world.store, spec, output)
     program = (
         "import sys; from pathlib import Path; from llara_app.store import Store;"
-        "from train.finetune import finetune, read_spec, training_folder;"
+        "from train.checkpoint import training_folder; from train.finetune import finetune, read_spec;"
         "output = Path(sys.argv[2]);"
         "finetune(Store(sys.argv[1]), read_spec(training_folder(output)), output, device='cpu',"
         "         progress=lambda report: print(report.step, flush=True))"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from llara_app.encoders import ARCHITECTURES, EncoderManifest, find_encoder
+from llara_app.encoders import ARCHITECTURES, find_encoder, load_encoder
 from llara_app.encoders.configs import MOREC
 from llara_app.errors import UsageError
 from llara_app.models.llm import NANO, fingerprint, nano_folder
@@ -129,14 +129,14 @@ def encoder_choice(
 
     Raises:
         NotFoundError: there is no such encoder.
-        BundleError: it was trained on another catalogue.
+        BundleError: it was trained on another catalogue, or is damaged.
         UsageError: it learned from another split, whose training rows hold this one's test items.
     """
     if name in ARCHITECTURES:
         parts = tuple(TrainedEncoder(data, name, training) for training in _trainings(name, seeds, max_epochs))
         return EncoderChoice(architecture_label(name), parts)
     folder = find_encoder(name, data.dataset)
-    manifest = EncoderManifest.read(folder)
+    _, manifest = load_encoder(folder)
     manifest.require_catalogue(data.dataset, store.catalogue(data.dataset).hash)
     protocol = manifest.training.get("protocol", data.protocol)
     if protocol != data.protocol:

@@ -15,10 +15,12 @@ from llara_app.encoders.configs import MOREC, TRAINABLE
 from llara_app.models.manifest import LOG_FILE
 from llara_app.prompts import PromptTemplate
 from llara_app.sequences import Split
+from train.checkpoint import training_folder
 from train.config import RunSpec
+from train.encoder_checkpoints import EncoderCheckpoints, encoder_checkpoints
 from train.encoders import EncoderTraining, Progress, train_encoder
 from train.experiments.plan import Data, Part, TrainingCost
-from train.finetune import finetune, prepare_run, seed_torch, training_folder
+from train.finetune import finetune, prepare_run, seed_torch
 from train.morec import TitleTraining, train_morec
 from train.run_log import read_step_log
 
@@ -53,10 +55,8 @@ class TrainedEncoder(EncoderPart):
 
     @property
     def content(self) -> Mapping[str, object]:
-        settings = {
-            key: value for key, value in asdict(self.training).items() if key not in ("device", "max_threads")
-        }
-        return {"data": asdict(self.data), "architecture": self.architecture, "training": settings}
+        training = self.training.what_is_learned()
+        return {"data": asdict(self.data), "architecture": self.architecture, "training": training}
 
     @property
     def item_size(self) -> int:
@@ -69,28 +69,35 @@ class TrainedEncoder(EncoderPart):
 
     def build(self, workshop: Workshop, folder: Path, label: str) -> None:
         training = replace(self.training, device=str(workshop.device))
-        with workshop.display.encoder(label, training.max_epochs) as show:
-            encoder, report = self._train(workshop, training, show)
-        save_encoder(
-            encoder,
-            folder,
-            dataset=self.data.dataset,
-            catalogue_hash=workshop.catalogue.hash,
-            seed=training.seed,
-            source=self.source,
-            training={**asdict(training), "protocol": self.data.protocol, **report},
-        )
+        with encoder_checkpoints(folder, asdict(self.data)) as checkpoints:
+            with workshop.display.encoder(label, training.max_epochs) as show:
+                encoder, report = self._train(workshop, training, show, checkpoints)
+            save_encoder(
+                encoder,
+                folder,
+                dataset=self.data.dataset,
+                catalogue_hash=workshop.catalogue.hash,
+                seed=training.seed,
+                source=self.source,
+                training={**asdict(training), "protocol": self.data.protocol, **report},
+            )
 
     def cost(self, folder: Path) -> TrainingCost:
         took = EncoderManifest.read(folder).training
         return TrainingCost(took["epochs"], "epochs", took["seconds"])
 
     def _train(
-        self, workshop: Workshop, training: EncoderTraining, show: Progress
+        self, workshop: Workshop, training: EncoderTraining, show: Progress, checkpoints: EncoderCheckpoints
     ) -> tuple[SequentialEncoder, Mapping[str, object]]:
         """The encoder, and what its training came to."""
         encoder, report = train_encoder(
-            self.architecture, workshop.sequences, *self._rows(workshop), len(workshop.catalogue), training, show
+            self.architecture,
+            workshop.sequences,
+            *self._rows(workshop),
+            len(workshop.catalogue),
+            training,
+            show,
+            checkpoints=checkpoints,
         )
         return encoder, report.as_document()
 
@@ -128,10 +135,16 @@ class TrainedMoRec(TrainedEncoder):
         return TitleTraining(self.text_encoder.name, self.end_to_end, revision=self.text_encoder.revision)
 
     def _train(
-        self, workshop: Workshop, training: EncoderTraining, show: Progress
+        self, workshop: Workshop, training: EncoderTraining, show: Progress, checkpoints: EncoderCheckpoints
     ) -> tuple[SequentialEncoder, Mapping[str, object]]:
         encoder, report, made_from = train_morec(
-            workshop.catalogue, workshop.sequences, *self._rows(workshop), self._titles, training, show
+            workshop.catalogue,
+            workshop.sequences,
+            *self._rows(workshop),
+            self._titles,
+            training,
+            show,
+            checkpoints=checkpoints,
         )
         return encoder, {"titles": made_from, **report.as_document()}
 

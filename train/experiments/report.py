@@ -14,6 +14,7 @@ from pathlib import Path
 from llara_app.errors import DataError, UsageError
 from llara_app.files import write_whole
 from llara_app.reports import MARKDOWN_FILE, PAGE_FILE, RESULTS_FILE
+from train.differences import first_difference
 from train.experiments.report_content import Report
 from train.experiments.report_markdown import markdown
 from train.experiments.report_page import page
@@ -23,15 +24,19 @@ PLOTS_FOLDER = "plots"
 
 
 def open_folder(folder: Path, settings: Mapping[str, object]) -> None:
-    """Take a folder for an experiment, or take it up again where the same experiment was interrupted.
+    """Make sure, before the work begins, that a report can be written to a folder, and make the folder.
+
+    It belongs to nobody before a report stands in it: one that failed or was killed has left nothing there.
 
     Raises:
         UsageError: the folder holds something else; the message names the first setting that differs.
         DataError: what the folder says of its experiment cannot be read.
+        OSError: it cannot be made.
     """
     path = folder / SETTINGS_FILE
     wanted = json.loads(json.dumps(dict(settings)))
-    if path.is_file():
+    names = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
+    if SETTINGS_FILE in names and names != {SETTINGS_FILE}:
         try:
             kept = json.loads(path.read_bytes())
         except ValueError as error:
@@ -39,17 +44,25 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> None:
         if kept != wanted:
             raise UsageError(
                 "The output holds another experiment",
-                f"{folder}: {_first_difference(kept, wanted)}",
+                f"{folder}: {first_difference(kept, wanted)}",
                 "Give another --output; what was trained is kept and used again.",
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if names - {SETTINGS_FILE} or (folder.exists() and not folder.is_dir()):
         raise UsageError("The output exists and is no experiment's", str(folder), "Give another --output.")
-    write_whole(path, json.dumps(wanted, indent=2) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
-def write_report(folder: Path, report: Report) -> None:
-    """Write results, plots, and the report on them as a page and as Markdown; the page holds its pictures itself."""
+def write_report(folder: Path, report: Report, settings: Mapping[str, object]) -> None:
+    """Write what was asked for, results, plots, and the report on them as a page and as Markdown; the page holds its
+    pictures itself.
+
+    Raises:
+        UsageError: another experiment has been written there since this one began.
+    """
+    open_folder(folder, settings)
+    # First, so that a report that is cut short is written again by the same experiment alone.
+    write_whole(folder / SETTINGS_FILE, json.dumps(dict(settings), indent=2) + "\n")
     for picture in report.pictures:
         write_whole(folder / PLOTS_FOLDER / f"{picture.name}.png", picture.png)
     created = _created(folder / RESULTS_FILE) or datetime.now(UTC).isoformat(timespec="seconds")
@@ -66,11 +79,3 @@ def _created(results: Path) -> str | None:
         return str(json.loads(results.read_bytes())["created_at"])
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _first_difference(kept: object, wanted: object, where: str = "") -> str:
-    if isinstance(kept, dict) and isinstance(wanted, dict):
-        for key in [*kept, *(key for key in wanted if key not in kept)]:
-            if kept.get(key) != wanted.get(key):
-                return _first_difference(kept.get(key), wanted.get(key), f"{where}.{key}".lstrip("."))
-    return f"{where or 'the settings'} is {kept!r} there, {wanted!r} was asked for"

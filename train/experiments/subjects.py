@@ -17,7 +17,7 @@ from llara_app.prompts import PromptMode, PromptTemplate, PromptTokenizer
 from llara_app.ranking.chat_ranker import Usage
 from llara_app.ranking.ranker import Ranker
 from llara_app.ranking.torch_ranker import TorchRanker
-from train.encoders import evaluate_encoder
+from train.encoder_evaluation import evaluate_encoder
 from train.evaluation import evaluate_ranker
 from train.experiments.chat import ChatModel, chat_experiment
 from train.experiments.parts import EncoderPart, Finetuning, LLMChoice

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from llara_app.errors import BundleError
-from llara_app.models.bundle import load_tensors
 from llara_app.models.llm import NANO, fingerprint, nano_folder
 from llara_app.models.manifest import ADAPTER_FOLDER, TOKENIZER_FOLDER, LLMPart, Manifest
+from llara_app.models.tensors import load_tensors
 from train.export.checkpoint import Checkpoint, Progress, TensorSpec, silent, write_checkpoint
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
