@@ -16,13 +16,14 @@ from textual import work
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
-from textual.events import Event, InputEvent
+from textual.events import Event, InputEvent, Key, Paste
 from textual.screen import Screen
 
 from llara_app.errors import LlaraError
 from llara_app.tui import opening
 from llara_app.tui.core import Core
 from llara_app.tui.idle import WARM_UP_AFTER, GarbageCollection, import_rooms
+from llara_app.tui.keys import KeyTurns
 from llara_app.tui.palette import ActionPalette, ActionProvider
 from llara_app.tui.screens.room import Room
 from llara_app.tui.settings import read_settings, write_settings
@@ -107,6 +108,7 @@ class LlaraTui(App[None]):
         self.workspace = Workspace(num_candidates=self.settings.num_candidates)
         self.errors: list[LlaraError] = []
         self._garbage: GarbageCollection | None = None
+        self._keys = KeyTurns(self)
         self._said = ("", 0.0)
         self._told_clashes: set[str] = set()
         self._wear_theme()
@@ -136,6 +138,8 @@ class LlaraTui(App[None]):
     async def on_event(self, event: Event) -> None:
         if self._garbage is not None and isinstance(event, InputEvent):
             self._garbage.person_did_something()
+        if isinstance(event, Key | Paste) and not event.is_forwarded and self._keys.takes(event):
+            return
         await super().on_event(event)
 
     def on_mount(self) -> None:

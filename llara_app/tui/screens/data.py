@@ -103,6 +103,7 @@ class Data(Room):
         with self.tui.reported():
             datasets = await self.tui.core.read(lambda store: store.datasets())
             self.query_one(DatasetLines).show(datasets)
+            self.has_looked = True
             self.show_stats()
 
     @on(LineList.Highlighted, "#dataset-list")

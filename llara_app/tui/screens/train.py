@@ -133,6 +133,7 @@ class Train(Room):
         with self.tui.reported():
             states = await self.tui.core.background.run(look_at_runs, known)
             self.query_one(RunLines).show(states)
+            self.has_looked = True
             self.show_run()
 
     @on(LineList.Highlighted, "#runs")
