@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import functools
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from llara_app.catalogue import Catalogue
 from llara_app.closing import Closing
 from llara_app.errors import NotFoundError
+from llara_app.store.columns import read_json
 from llara_app.store.database import Connections
 from llara_app.store.records import DatasetInfo
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 DATASET_COLUMNS = (
     "id, first_item, first_user, name, domain, hash, num_users, num_items, num_interactions, imported_at, notes"
@@ -29,12 +35,22 @@ class Dataset(NamedTuple):
     @classmethod
     def of(cls, row: tuple[Any, ...]) -> Dataset:
         row_id, first_item, first_user, *fields = row
-        fields[-1] = tuple(json.loads(fields[-1]))
+        fields[-1] = tuple(read_json(fields[-1]))
         return cls(row_id, first_item, first_user, DatasetInfo(*fields))
 
 
 class StoreBase(Closing):
-    """Opens the database, and closes it."""
+    """Opens the database, and closes it.
+
+    Whatever a public method of a subclass does with the database, it fails with :class:`StoreError` and nothing of
+    SQLite's: rows are read after a query began, so that its failures come from anywhere within.
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, method in list(vars(cls).items()):
+            if inspect.isfunction(method) and not name.startswith("_"):
+                setattr(cls, name, _guarded(method))
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -57,3 +73,15 @@ class StoreBase(Closing):
     def _has(self, name: str) -> bool:
         rows = self._connections.db.execute("SELECT 1 FROM datasets WHERE name = ?", (name,))
         return rows.fetchone() is not None
+
+
+def _guarded(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    @functools.wraps(method)
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        store = args[0]
+        assert isinstance(store, StoreBase)
+        store._connections.check()
+        with store._connections.failures():
+            return method(*args, **kwargs)
+
+    return guarded

@@ -16,6 +16,17 @@ from llara_app.store.schema import migrations
 BUSY_TIMEOUT = 15.0
 """Seconds that a writer waits for another one before it gives up."""
 
+DAMAGE = (
+    "malformed",
+    "not a database",
+    "unsupported file format",
+    # Every query of ours names tables that the migrations made, and text that was written as UTF-8.
+    "no such table",
+    "no such column",
+    "Could not decode",
+)
+"""What SQLite says of a file whose content is not what was written to it."""
+
 
 class Connections:
     """The connections to one database file.
@@ -30,6 +41,7 @@ class Connections:
         self._lock = threading.Lock()
         self._open: list[tuple[threading.Thread, Database]] = []
         self._file: tuple[int, int] | None = None
+        self._damage = ""
         with self.failures():
             path.parent.mkdir(parents=True, exist_ok=True)
             _ = self.db  # makes the file
@@ -41,8 +53,7 @@ class Connections:
         """The connection of the current thread, opened when it is first asked for."""
         db: Database | None = getattr(self._local, "db", None)
         if db is None:
-            if self._file is not None:
-                self._check_file()
+            self.check()
             with self.failures():
                 db = self._connect()
             self._local.db = db
@@ -56,13 +67,18 @@ class Connections:
         """A transaction: all of it is kept, or nothing.
 
         It takes the write lock at its start: a transaction that began by reading could not wait for another writer.
+
+        Raises:
+            StoreError: it failed, or the file was found damaged before: writing on would spread the damage.
         """
         db = self.db
         if db.conn.in_transaction:
             with db.atomic():
                 yield db
             return
-        self._check_file()
+        self.check()
+        if self._damage:
+            raise StoreError("The database is damaged", self._damage, f"Nothing more is written to it. {_MEND}")
         with self.failures():
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -83,8 +99,11 @@ class Connections:
         """Turn SQLite's exceptions into :class:`StoreError`."""
         try:
             yield
-        except sqlite3.DatabaseError as error:
-            raise StoreError("The database failed", f"{self.path}: {error}", _hint(error)) from error
+        except sqlite3.Error as error:
+            if not any(sign in str(error) for sign in DAMAGE):
+                raise StoreError("The database failed", f"{self.path}: {error}", _hint(error)) from error
+            self._damage = f"{self.path}: {error}"
+            raise StoreError("The database is damaged", self._damage, _MEND) from error
 
     def _connect(self) -> Database:
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, check_same_thread=False)
@@ -92,20 +111,48 @@ class Connections:
         db.execute("PRAGMA foreign_keys = ON")
         # With a write-ahead log, NORMAL can lose the last transaction in a power cut but never corrupts the file.
         db.execute("PRAGMA synchronous = NORMAL")
+        if self._file is None:
+            self._refuse_foreign(db)
         db.enable_wal()
         return db
 
-    def _check_file(self) -> None:
-        """What is written to a file that was removed while open would be lost without a word."""
+    def check(self) -> None:
+        """See that the file is still the one that was opened; what is written to a removed one would be lost.
+
+        The file is not opened for it: to close it again would take the locks away that SQLite holds in this process.
+
+        Raises:
+            StoreError: it was removed, replaced or emptied.
+        """
+        if self._file is None:
+            return
         try:
-            found: tuple[int, int] | None = _identity(self.path)
+            status = self.path.stat()
         except FileNotFoundError:
-            found = None
-        if found != self._file:
+            what = "removed"
+        except OSError as error:
+            raise StoreError("The database cannot be reached", f"{self.path}: {error}", _REACH) from error
+        else:
+            if (status.st_dev, status.st_ino) != self._file:
+                what = "replaced"
+            elif status.st_size == 0:
+                what = "emptied"
+            else:
+                return
+        raise StoreError(
+            "The database is gone",
+            f"{self.path} was {what} while it was open",
+            "Nothing more is written to it. Put the file back, or open another one.",
+        )
+
+    def _refuse_foreign(self, db: Database) -> None:
+        """Leave other programs' databases as they are."""
+        tables = db.table_names()
+        if tables and not migrations.applied(db):
             raise StoreError(
-                "The database is gone",
-                f"{self.path} was {'removed' if found is None else 'replaced'} while it was open",
-                "Nothing more is written to it. Put the file back, or start again.",
+                "This database belongs to another program",
+                f"{self.path} has the table {tables[0]!r}",
+                "Nothing was changed in it. Choose another file.",
             )
 
     def _close_where(self, wanted: Callable[[threading.Thread], bool]) -> None:
@@ -139,14 +186,21 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _hint(error: sqlite3.DatabaseError) -> str:
+_MEND = (
+    "Put a copy of it back, move it away to start anew, or choose another file: with --db, or with b in the "
+    "terminal app's Data room."
+)
+_REACH = "Check the folder and its permissions, or choose another file with --db."
+
+
+def _hint(error: sqlite3.Error) -> str:
     text = str(error)
     if "locked" in text:
         return "Another process is writing to it; wait for that one to end and try again."
     if "full" in text:
         return "Free some space and run the command again; nothing was half-written."
-    if "not a database" in text or "malformed" in text:
-        return "Choose another file with --db, or move this one away to start anew."
     if "unable to open" in text or "readonly" in text:
-        return "Check the folder and its permissions, or choose another file with --db."
+        return _REACH
+    if "disk I/O" in text:
+        return "The file was cut short, or its disk fails: put a copy of it back, or choose another file with --db."
     return ""

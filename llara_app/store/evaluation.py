@@ -10,7 +10,7 @@ from llara_app.datasets.splits import SPLITS
 from llara_app.errors import DataError, NotFoundError, StoreError, UsageError
 from llara_app.sequences import MIN_HISTORY, CandidateSets, Sequences, Split, draw_candidates
 from llara_app.store.base import Dataset, StoreBase
-from llara_app.store.importing import from_blob, to_blob
+from llara_app.store.columns import from_blob, to_blob
 
 
 class Evaluation(StoreBase):

@@ -19,6 +19,7 @@ from llara_app.datasets.source import SourceData
 from llara_app.datasets.splits import make_splits
 from llara_app.errors import DataError
 from llara_app.sequences import IntArray, Split
+from llara_app.store.columns import to_blob
 from llara_app.store.titles import distinct_titles
 from llara_app.store.user_search import write_postings
 
@@ -147,15 +148,6 @@ def write(db: Database, name: str, source: EncodedSource, progress: Progress | N
             for split in source.splits
         ),
     )
-
-
-def to_blob(array: IntArray) -> bytes:
-    """An int32 array as the bytes that the store keeps."""
-    return np.ascontiguousarray(array, dtype="<i4").tobytes()
-
-
-def from_blob(blob: bytes) -> IntArray:
-    return np.frombuffer(blob, dtype="<i4").astype(np.int32)
 
 
 def _write_interactions(

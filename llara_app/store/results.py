@@ -9,6 +9,7 @@ from typing import Any
 
 from llara_app.errors import NotFoundError
 from llara_app.store.base import StoreBase
+from llara_app.store.columns import read_json
 
 
 class Results(StoreBase):
@@ -32,14 +33,14 @@ class Results(StoreBase):
             if row is None:
                 known = [str(run["id"]) for run in self.runs()]
                 raise NotFoundError.of("run", str(run_id), known)
-            details = json.dumps({**json.loads(row[0]), **changes}, ensure_ascii=False)
+            details = json.dumps({**read_json(row[0]), **changes}, ensure_ascii=False)
             db.execute("UPDATE runs SET updated_at = ?, details = ? WHERE id = ?", (_now(), details, run_id))
 
     def runs(self) -> list[dict[str, Any]]:
         """All training runs, newest first: what was recorded, with ``id``, ``created_at`` and ``updated_at``."""
         rows = self._connections.db.execute("SELECT id, created_at, updated_at, details FROM runs ORDER BY id DESC")
         return [
-            {**json.loads(details), "id": run_id, "created_at": created, "updated_at": updated}
+            {**read_json(details), "id": run_id, "created_at": created, "updated_at": updated}
             for run_id, created, updated, details in rows
         ]
 
@@ -80,7 +81,7 @@ class Results(StoreBase):
         rows = self._connections.db.query(
             f"SELECT * FROM predictions WHERE {where} ORDER BY id DESC LIMIT ?", [*parameters, limit]
         )
-        return [{**row, "history": json.loads(row["history"]), "items": json.loads(row["items"])} for row in rows]
+        return [{**row, "history": read_json(row["history"]), "items": read_json(row["items"])} for row in rows]
 
 
 def _now() -> str:

@@ -10,6 +10,7 @@ from sqlite_utils import Database
 from llara_app.catalogue import Item
 from llara_app.errors import NotFoundError, UsageError
 from llara_app.sequences import IntArray
+from llara_app.store.columns import read_json
 from llara_app.store.records import Interaction, UserInfo
 
 ITEM_COLUMNS = "items.number, items.item_id, items.title, items.metadata"
@@ -17,7 +18,7 @@ ITEM_COLUMNS = "items.number, items.item_id, items.title, items.metadata"
 
 def make_item(number: int, item_id: str, title: str, metadata: str) -> Item:
     """An :class:`Item` from a row of :data:`ITEM_COLUMNS`."""
-    return Item(number, item_id, title, json.loads(metadata))
+    return Item(number, item_id, title, read_json(metadata))
 
 
 def list_users(

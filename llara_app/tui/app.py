@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from textual import work
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
-from textual.events import Event, InputEvent
+from textual.events import Event, InputEvent, Key, Paste
 from textual.screen import Screen
 
 from llara_app.errors import LlaraError
+from llara_app.tui import opening
 from llara_app.tui.core import Core
 from llara_app.tui.idle import WARM_UP_AFTER, GarbageCollection, import_rooms
+from llara_app.tui.keys import KeyTurns
 from llara_app.tui.palette import ActionPalette, ActionProvider
+from llara_app.tui.screens.room import Room
 from llara_app.tui.settings import read_settings, write_settings
 from llara_app.tui.themes import DARK, LIGHT, VARIABLES
 from llara_app.tui.workspace import Workspace
 
-if TYPE_CHECKING:
-    from llara_app.tui.screens.room import Room
+TOAST_SECONDS = 8.0
+"""For how long an error is shown in its corner."""
 
 
 def _explore() -> Screen[None]:
@@ -103,6 +108,8 @@ class LlaraTui(App[None]):
         self.workspace = Workspace(num_candidates=self.settings.num_candidates)
         self.errors: list[LlaraError] = []
         self._garbage: GarbageCollection | None = None
+        self._keys = KeyTurns(self)
+        self._said = ("", 0.0)
         self._told_clashes: set[str] = set()
         self._wear_theme()
 
@@ -131,6 +138,8 @@ class LlaraTui(App[None]):
     async def on_event(self, event: Event) -> None:
         if self._garbage is not None and isinstance(event, InputEvent):
             self._garbage.person_did_something()
+        if isinstance(event, Key | Paste) and not event.is_forwarded and self._keys.takes(event):
+            return
         await super().on_event(event)
 
     def on_mount(self) -> None:
@@ -159,12 +168,16 @@ class LlaraTui(App[None]):
     def report(self, error: LlaraError) -> None:
         """Show an error in a corner; its details can be read and copied."""
         self.errors.append(error)
+        said_before, self._said = self._said, (str(error), time.monotonic())
+        if self._said[0] == said_before[0] and self._said[1] - said_before[1] < TOAST_SECONDS:
+            # It is still on the screen; a key that is held down must not fill it with one message.
+            return
         lines = [line for line in (error.message, error.hint) if line]
         self.notify(
             "\n".join([*lines, "Press E for details."]),
             title=error.title,
             severity="error",
-            timeout=8,
+            timeout=TOAST_SECONDS,
             markup=False,
         )
 
@@ -194,6 +207,41 @@ class LlaraTui(App[None]):
     async def action_go(self, room: str) -> None:
         if len(self.screen_stack) == 1 and self.current_mode != room:
             await self.switch_mode(room)
+
+    @work(exclusive=True, group="database")
+    async def action_database(self) -> None:
+        """Ask for another database, and open it in place of the one that is open."""
+        from llara_app.tui.screens.ask_path import AskPath
+        from llara_app.tui.screens.dialogs import Confirm
+
+        with self.reported():
+            path = await self.push_screen_wait(
+                AskPath(
+                    "Open which database?",
+                    check=opening.check_database,
+                    about=opening.about_file,
+                    files=True,
+                    start=self.core.db.absolute().parent,
+                )
+            )
+            if path is None:
+                return
+            question = Confirm(f"Make the database {path.name}?", f"There is no file {path} yet.", "Make it")
+            if path.exists() or await self.push_screen_wait(question):
+                await self.open_database(path.absolute())
+
+    async def open_database(self, path: Path) -> None:
+        """Open another database; what was open of the former one is put away.
+
+        Raises:
+            StoreError: it cannot be opened; the former one stays open.
+        """
+        await self.core.open_database(path)
+        self.workspace = Workspace(num_candidates=self.settings.num_candidates)
+        self.notify(f"{path} is open.", markup=False)
+        if isinstance(room := self.screen, Room):
+            room.show_status()
+            room.entered()
 
     def action_help(self) -> None:
         from llara_app.tui.screens.help import Help

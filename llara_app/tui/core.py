@@ -98,11 +98,21 @@ class Core:
             self._store = Store(self.db)
         return self._store
 
-    def reopen(self) -> None:
-        """Forget the open store, so that the next use opens the file anew."""
-        store, self._store = self._store, None
-        if store is not None:
-            store.close()
+    async def open_database(self, path: Path) -> None:
+        """Work with another database from now on, or with the file anew; it is made if there is none.
+
+        Raises:
+            StoreError: it cannot be opened; the one that was open stays so.
+        """
+        from llara_app.store import Store
+
+        opened = await self.searches.run(Store, path)
+        before, self._store, self.db = self._store, opened, path
+        if before is not None:
+            # What was asked of the former one may still be under way in any lane.
+            for lane in (self.edits, self.background):
+                await lane.run(lambda: None)
+            await self.searches.run(before.close)
 
     async def read(self, function: Callable[..., Result], *args: Any) -> Result:
         """``function(store, *args)`` in the lane of searches."""

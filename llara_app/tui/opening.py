@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llara_app import locations
-from llara_app.errors import LlaraError
+from llara_app.errors import LlaraError, UsageError
+from llara_app.tui.text import size
 
 if TYPE_CHECKING:
     from llara_app.models.manifest import Manifest
@@ -64,3 +65,28 @@ def splits(store: Store, dataset: str) -> list[tuple[str, str, int]]:
         for protocol in store.protocols(dataset)
         for name in ("test", "valid", "train")
     ]
+
+
+def check_database(path: Path) -> None:
+    """See that a path is a database of ours, or free for a new one.
+
+    Raises:
+        UsageError: it is a folder, or in none.
+        StoreError: it is something else, or damaged.
+    """
+    from llara_app.store import Store
+
+    if path.is_dir():
+        raise UsageError("This is a folder", str(path), "Give a database's file.")
+    if not path.parent.is_dir():
+        raise UsageError("There is no such folder", str(path.parent), "Give a file in a folder that there is.")
+    if path.exists():
+        Store(path).close()
+
+
+def about_file(path: Path) -> str:
+    """How large a file is; nothing of a folder, nor of what vanished since it was listed."""
+    try:
+        return size(path.stat().st_size) if path.is_file() else ""
+    except OSError:
+        return ""

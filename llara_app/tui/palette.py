@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +12,7 @@ from textual.binding import Binding
 from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
 
+from llara_app.tui.keys import LOOKING, drained, unfinished
 from llara_app.tui.screens.overlay import dim_below
 from llara_app.tui.screens.turns import TakesTurns
 
@@ -52,9 +54,18 @@ class ActionProvider(Provider):
     def _action(self, binding: Binding, name: str, node: DOMNode) -> tuple[str, str, Callable[[], Any]]:
         return name, binding.tooltip, partial(self.app.run_action, binding.action, node)
 
-    async def _enter_and_run(self, room: str, action: str) -> None:
+    def _enter_and_run(self, room: str, action: str) -> None:
+        # Keys wait for it as they do for a dialog that is about to open.
+        self.app.run_worker(self._run_in(room, action), group="dialog", exclusive=True)
+
+    async def _run_in(self, room: str, action: str) -> None:
         await self.app.switch_mode(room)
-        await self.app.run_action(action, self.app.screen)
+        entered = self.app.screen
+        await drained(entered)
+        while any(worker.node is entered and worker.group == LOOKING for worker in unfinished(self.app)):
+            # An action is about what is listed there.
+            await asyncio.sleep(0.01)
+        await self.app.run_action(action, entered)
 
 
 class ActionPalette(TakesTurns, CommandPalette):

@@ -23,7 +23,7 @@ from llara_app.prompts import PromptMode, find_template
 from llara_app.sequences import Split
 from llara_app.step_report import StepReport
 from llara_app.store import Store
-from llara_app.store.importing import to_blob
+from llara_app.store.columns import to_blob
 from tests.small_world import NUM_ITEMS, World, make_world, source
 from tests.train.experiment_support import DESIGNS, References, study
 from train.curriculum import SCHEDULES, Curriculum

@@ -75,13 +75,8 @@ def test_a_session_from_start_to_quit(terminal: Terminal, store: Store) -> None:
     assert "LLaRA" in shown and "hybrid" in shown
     terminal.press("m")
     terminal.until(lambda screen: "⟨◆" not in screen and "%" in screen)
-    terminal.press("/")
-    terminal.press("user-007")
-    terminal.press("Enter")
-    terminal.press("Enter")
-    terminal.until(lambda screen: "History · user-007" in screen)
-    terminal.press("h")
-    terminal.press("d")
+    # In one burst, as somebody types who knows the way.
+    terminal.press("/", "user-007", "Enter", "h", "d")
     terminal.until(lambda screen: "user-007 what-if" in screen)
     assert store.is_custom("films", "user-007 what-if")
     terminal.press("z")

@@ -76,7 +76,7 @@ class AskPath(Dialog[Path]):
     @work(exclusive=True, group="take")
     async def take(self) -> None:
         """Answer with the path, or say why it will not do."""
-        path = self._path()
+        path = await self._path()
         try:
             await self._app.core.searches.run(self._check, path)
         except LlaraError as error:
@@ -95,11 +95,18 @@ class AskPath(Dialog[Path]):
             field.value = f"{option.value}{os.sep if option.label.endswith(os.sep) else ''}"
             field.cursor_position = len(field.value)
 
-    def _path(self) -> Path:
+    async def _path(self) -> Path:
         """What was pointed at, or else typed; what begins like it where there is nothing of that name."""
-        typed = Path(self.query_one(Input).value.strip()).expanduser()
+        typed = self.query_one(Input).value.strip()
+        path = Path(typed).expanduser()
         option = self._option()
-        return option.value if option is not None and (self._moved or not typed.exists()) else typed
+        if self._moved and option is not None:
+            return option.value
+        if path.exists():
+            return path
+        # What is listed may still be what begins like less than what is typed by now.
+        found = await self._app.core.searches.run(self._beginning_with, typed)
+        return found[0].value if found else path
 
     def _option(self) -> Option[Path] | None:
         lines = self.query_one(OptionLines)

@@ -121,6 +121,7 @@ class Bundles(Room):
         with self.tui.reported():
             states = await self.tui.core.background.run(look_at_bundles, self.tui.core.opened)
             self.query_one(BundleLines).show(states)
+            self.has_looked = True
             self.show_bundle()
 
     @on(LineList.Highlighted, "#bundle-list")

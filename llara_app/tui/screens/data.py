@@ -70,6 +70,7 @@ class Data(Room):
         Binding("i", "import_files", "Import", id="data.import", tooltip="Import files"),
         Binding("d", "demo", "Demo", id="data.demo", tooltip="Import the demo that comes with the app"),
         Binding("c", "cancel", "Cancel", id="data.cancel", tooltip="Cancel the import; nothing of it is kept"),
+        Binding("b", "app.database", "Database", id="data.database", tooltip="Open another database, or a new one"),
         Binding("X", "remove", "Remove", id="data.remove", tooltip="Remove this dataset from the database"),
     ]
 
@@ -102,6 +103,7 @@ class Data(Room):
         with self.tui.reported():
             datasets = await self.tui.core.read(lambda store: store.datasets())
             self.query_one(DatasetLines).show(datasets)
+            self.has_looked = True
             self.show_stats()
 
     @on(LineList.Highlighted, "#dataset-list")

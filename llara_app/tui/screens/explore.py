@@ -113,7 +113,12 @@ class Explore(ExploreEdits):
         with self.tui.reported():
             # Titles are shown with it.
             await self.tui.core.imported("llara_app.prompts")
-            datasets = await self.tui.core.read(lambda store: store.datasets())
+            try:
+                datasets = await self.tui.core.read(lambda store: store.datasets())
+            except LlaraError as error:
+                await self._welcome(True, f"{error}. {error.hint}")
+                raise
+            self._keeps = True
             name = opening.choose_dataset(datasets, self.tui.settings.dataset)
             await self._welcome(name is None)
             if name is not None:
@@ -249,7 +254,7 @@ class Explore(ExploreEdits):
             )
         except LlaraError as error:
             self._keeps = False
-            self.tui.report(LlaraError("Predictions are not kept", error.message, error.hint))
+            self.tui.report(LlaraError("Predictions are not kept", str(error), error.hint))
 
     def _tell_progress(self, text: str, fraction: float | None = None) -> None:
         self.post_message(self.ModelProgress(text))
@@ -339,6 +344,8 @@ class Explore(ExploreEdits):
         chosen = (event.button.id or "").removeprefix("welcome-")
         if chosen == "demo":
             self.open_demo()
+        elif chosen == "database":
+            self.tui.action_database()
         elif chosen in ("data", "train", "bundles"):
             self.app.call_later(self.app.run_action, f"go('{chosen}')")
 

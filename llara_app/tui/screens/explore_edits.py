@@ -96,15 +96,21 @@ class ExploreEdits(Room):
         self.query_one("#model", Static).update("")
         self.show_status()
 
-    async def _welcome(self, welcome: bool) -> None:
-        """Offer ways to begin, in place of the panes, or have the panes back."""
+    async def _welcome(self, welcome: bool, words: str = "") -> None:
+        """Offer ways to begin, in place of the panes, or have the panes back.
+
+        Args:
+            words: what else there is to say.
+        """
         from llara_app.tui.widgets.welcome import Welcome
 
         shown = self.query(Welcome)
         if welcome and not shown:
             await self.mount(Welcome(id="welcome"), before="#explore")
             self.query_one("#welcome-demo").focus()
-        elif not welcome:
+        if welcome:
+            self.query_one("#welcome-progress", Static).update(words)
+        else:
             await shown.remove()
         self.query_one("#explore").display = not welcome
 

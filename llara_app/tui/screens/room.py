@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 class Room(TakesTurns, Screen[None]):
-    """A main screen."""
+    """A main screen.
+
+    Attributes:
+        has_looked: whether what it lists was read once.
+    """
 
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - as Textual declares it
         (0, "-tiny"),
@@ -36,6 +40,7 @@ class Room(TakesTurns, Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self._styled_in = ""
+        self.has_looked = False
 
     def compose(self) -> ComposeResult:
         self._styled_in = self.app.theme

@@ -95,7 +95,7 @@ class Train(Room):
     def compose_room(self) -> ComposeResult:
         with Horizontal(id="train"):
             with Vertical(id="form-pane", classes="pane"):
-                yield TrainingForm(self.tui.core.db_option)
+                yield TrainingForm()
             with Vertical(id="run-pane", classes="pane -no-curve"):
                 yield RunLines()
                 yield Static("", id="run-facts", markup=False)
@@ -122,7 +122,7 @@ class Train(Room):
         with self.tui.reported():
             datasets = await self.tui.core.read(lambda store: store.datasets())
             names = [info.name for info in datasets]
-            self.query_one(TrainingForm).offer(names, self.tui.workspace.dataset)
+            self.query_one(TrainingForm).offer(names, self.tui.workspace.dataset, self.tui.core.db_option)
 
     @work(exclusive=True, group="look")
     async def look(self) -> None:
@@ -133,6 +133,7 @@ class Train(Room):
         with self.tui.reported():
             states = await self.tui.core.background.run(look_at_runs, known)
             self.query_one(RunLines).show(states)
+            self.has_looked = True
             self.show_run()
 
     @on(LineList.Highlighted, "#runs")

@@ -122,6 +122,11 @@ class LineList(ScrollView, can_focus=True):
             style += self.part("lines--cursor" if self.has_focus else "lines--cursor-blurred")
         return strip.apply_style(style).apply_meta({"row": index})
 
+    def is_moved_by(self, key: str) -> bool:
+        """Whether a key moves the cursor."""
+        bindings = self._bindings.key_to_bindings.get(key, [])
+        return any(binding.action.startswith(("move(", "page(", "jump(")) for binding in bindings)
+
     def part(self, name: str) -> Style:
         """The style of a component class, without the colours it inherits."""
         return self.get_component_rich_style(name, partial=True)

@@ -48,9 +48,9 @@ class TrainingForm(VerticalScroll):
 
     can_focus = False
 
-    def __init__(self, db: Path | None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._db = db
+        self._db: Path | None = None
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="fields"):
@@ -68,8 +68,13 @@ class TrainingForm(VerticalScroll):
         yield Static("", id="command", markup=False)
         yield Button("Start training (S)", id="start", variant="primary", compact=True)
 
-    def offer(self, datasets: Sequence[str], current: str | None) -> None:
-        """The datasets there are; a choice that was made stays."""
+    def offer(self, datasets: Sequence[str], current: str | None, db: Path | None) -> None:
+        """The datasets there are; a choice that was made stays.
+
+        Args:
+            db: where they are, as a command must be told it.
+        """
+        self._db = db
         choice = self.query_one("#dataset", Choice)
         choice.offer(datasets)
         if choice.value is None and current in datasets:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Button, Static
 
@@ -15,6 +18,12 @@ WELCOME = (
 class Welcome(VerticalScroll):
     """Offers ways to begin, as long as there is nothing to look at."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "b", "app.database", "Database", id="welcome.database", tooltip="Open another database, or a new one"
+        ),
+    ]
+
     def compose(self) -> ComposeResult:
         with Vertical(id="welcome-box"):
             yield Static("Welcome to LLaRA", id="welcome-title", markup=False)
@@ -23,4 +32,5 @@ class Welcome(VerticalScroll):
             yield Button("Import or download data  (5)", id="welcome-data")
             yield Button("Train a bundle  (3)", id="welcome-train")
             yield Button("See the bundles, or open one  (4)", id="welcome-bundles")
+            yield Button("Open another database  (b)", id="welcome-database")
             yield Static("", id="welcome-progress", markup=False)
