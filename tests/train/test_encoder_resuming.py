@@ -145,7 +145,7 @@ def assert_resumes(train_it: Train, tmp_path: Path, cuts: range) -> None:
 def test_a_resumed_training_equals_an_uninterrupted_one(
     architecture: str, circle: tuple[Sequences, Split, Split], tmp_path: Path
 ) -> None:
-    assert_resumes(plain(circle, architecture), tmp_path, range(1, 6))
+    assert_resumes(plain(circle, architecture), tmp_path, range(1, 6, 2))
 
 
 @pytest.mark.usefixtures("every_epoch")
