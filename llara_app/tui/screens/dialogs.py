@@ -152,20 +152,26 @@ class Choose(Dialog[Option[Value]], Generic[Value]):
         values = [option.value for option in self._options]
         cursor = values.index(self._current) if self._current in values else 0
         self.query_one(OptionLines).show(self._options, cursor)
+        if self._search is not None:
+            self.narrow_down("")
 
     @on(Input.Changed)
+    def typed(self, event: Input.Changed) -> None:
+        self.narrow_down(event.value)
+
     @work(exclusive=True, group="choose")
-    async def narrow_down(self, event: Input.Changed) -> None:
+    async def narrow_down(self, typed: str) -> None:
+        """Show what fits to what was typed."""
         from llara_app.tui.app import LlaraTui
 
         if self._search is not None:
             assert isinstance(self.app, LlaraTui)
-            search, typed = self._search, event.value
+            search = self._search
             with self.app.reported():
                 found = await self.app.core.searches.run(lambda: search(typed))
                 self.query_one(OptionLines).show(found)
             return
-        wanted = event.value.casefold()
+        wanted = typed.casefold()
         found = [each for each in self._options if wanted in f"{each.label} {each.details}".casefold()]
         self.query_one(OptionLines).show(found)
 
