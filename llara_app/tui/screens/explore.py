@@ -167,7 +167,7 @@ class Explore(ExploreEdits):
         with self.tui.reported():
             await self._search(query)
             if choose:
-                self.query_one(UserList).action_select()
+                self.user_selected()
 
     async def _search(self, query: str) -> list[UserMatch]:
         dataset = self.tui.workspace.dataset
