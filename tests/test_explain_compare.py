@@ -128,3 +128,24 @@ def test_disagreement() -> None:
     assert [comparison.spread(place) for place in range(3)] == [2, 0, 2]
     assert comparison.agreement(0, 0) == 1
     assert comparison.agreement(0, 1) == -1
+
+
+def test_all_influences_are_computed_in_the_passes_of_one_prompt(
+    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = recommender.ranker.model  # type: ignore[attr-defined]
+    passes = 0
+    forward = model.forward
+
+    def count(*args: object, **named: object) -> object:
+        nonlocal passes
+        passes += 1
+        return forward(*args, **named)
+
+    monkeypatch.setattr(model, "forward", count)
+    history = [recommender.catalogue[i] for i in (3, 5, 6, 8)]
+    candidates = [recommender.catalogue[i] for i in (9, 10, 20, 30)]
+    recommender.recommend(history, candidates=candidates)
+    of_one, passes = passes, 0
+    assert len(explain(recommender, history, candidates=candidates).influences) == 4
+    assert passes == of_one > 0

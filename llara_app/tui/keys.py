@@ -19,6 +19,7 @@ from textual.dom import DOMNode
 from textual.events import Key, Paste
 from textual.message_pump import MessagePump
 from textual.screen import ModalScreen
+from textual.widgets import Input
 from textual.worker import Worker
 
 from llara_app.tui.screens.room import Room
@@ -37,7 +38,7 @@ about."""
 
 LOOKING = "look"
 OPENING_A_USER = "open user"
-FINDING = ("choose", "list", CommandPalette._GATHER_COMMANDS_GROUP)
+FINDING = ("choose", "list", "search", CommandPalette._GATHER_COMMANDS_GROUP)
 """Groups of workers that list what fits to what was typed."""
 
 
@@ -124,7 +125,8 @@ class KeyTurns:
             return not moves
         if worker.group in FINDING:
             # What is typed narrows the list further down; other keys are about what it comes to.
-            return isinstance(event, Key) and not event.is_printable
+            typed = isinstance(event, Paste) or event.is_printable
+            return not (typed and isinstance(self._app.focused, Input))
         return worker.group in LEADING_ELSEWHERE
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.style import Style
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
@@ -130,6 +131,19 @@ async def test_walking_along_behaviour_tokens_shows_what_lies_near(app: LlaraTui
         await until(pilot, lambda: "near words" in str(line.content))
 
 
+async def test_the_prompt_wears_the_theme_that_is_chosen(app: LlaraTui) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        view = app.screen.query_one(PromptView)
+
+        def colours() -> set[object]:
+            return {span.style.color for line in view._lines for span in line.spans if isinstance(span.style, Style)}
+
+        dark = colours()
+        await pilot.press("T")
+        await until(pilot, lambda: not colours() & dark)
+
+
 async def test_predictions_are_kept_once_each(app: LlaraTui, store: Store) -> None:
     async with app.run_test(size=(140, 45)) as pilot:
         await predicted(pilot)
@@ -201,9 +215,11 @@ async def test_items_are_added_by_a_misspelled_title(app: LlaraTui) -> None:
         await predicted(pilot)
         await pilot.press("h", "a")
         await until(pilot, lambda: isinstance(app.screen, Choose))
+        await until(pilot, lambda: len(app.screen.query_one(OptionLines).options) == 20)
         await type_text(pilot, "godfathr")
         options = app.screen.query_one(OptionLines)
         await until(pilot, lambda: bool(options.options) and "Godfather" in options.options[0].label)
+        assert len(options.options) < 20
         await pilot.press("enter")
         await until(
             pilot, lambda: "The Godfather (1972)" in titles(app)[-1:] and app.workspace.prediction is not None

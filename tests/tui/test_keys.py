@@ -144,6 +144,16 @@ async def test_an_edit_is_of_the_user_that_one_came_to(app: LlaraTui, store: Sto
         assert app.screen.query_one(UserList).count == 25
 
 
+async def test_an_edit_is_of_the_user_that_was_searched(app: LlaraTui, store: Store) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        await predicted(pilot)
+        burst(app, "/user-007", "enter", "d")
+        await settled(pilot)
+        await until(pilot, lambda: app.workspace.session is not None and app.workspace.session.is_draft)
+        assert [user.user_id for user in store.users("films") if user.custom] == ["user-007 what-if"]
+        assert not app.errors
+
+
 async def test_dialogs_that_lead_to_dialogs(app: LlaraTui, store: Store) -> None:
     async with app.run_test(size=(140, 45)) as pilot:
         await predicted(pilot)

@@ -15,6 +15,7 @@ from textual.widgets import Input, Label, Static
 
 from llara_app.errors import LlaraError
 from llara_app.tui.screens.dialogs import Dialog, Option, OptionLines
+from llara_app.tui.widgets.bars import AnswerBar
 from llara_app.tui.widgets.lines import LineList
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 LISTED = 200
 """Entries of a folder that are shown at most."""
-
-HELP = "Tab completes, Enter opens, Escape leaves it."
 
 
 class AskPath(Dialog[Path]):
@@ -61,20 +60,33 @@ class AskPath(Dialog[Path]):
             yield Label(self._question, classes="dialog-title", markup=False)
             yield Input(self._start, select_on_focus=False)
             yield OptionLines()
-            yield Static(HELP, id="path-help", classes="dialog-text", markup=False)
+            yield Static("", id="path-help", classes="dialog-text", markup=False)
+            yield AnswerBar(
+                ("enter", "Open", "screen.accept"),
+                ("tab", "Complete", "screen.complete"),
+                ("esc", "Close", "screen.dismiss_nothing"),
+            )
 
     @on(Input.Changed)
     @work(exclusive=True, group="list")
     async def typed(self, event: Input.Changed) -> None:
         self._moved = False
-        self.query_one("#path-help", Static).update(HELP)
+        self.query_one("#path-help", Static).update("")
         found = await self._app.core.searches.run(self._beginning_with, event.value)
         self.query_one(OptionLines).show(found)
 
-    @on(Input.Submitted)
+    @on(LineList.Highlighted)
+    def pointed_at(self) -> None:
+        self._moved = True
+
     @on(LineList.Selected)
+    def selected(self) -> None:
+        self._moved = True
+        self.action_accept()
+
+    @on(Input.Submitted)
     @work(exclusive=True, group="take")
-    async def take(self) -> None:
+    async def action_accept(self) -> None:
         """Answer with the path, or say why it will not do."""
         path = await self._path()
         try:

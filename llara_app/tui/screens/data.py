@@ -17,7 +17,7 @@ from textual.message import Message
 from textual.widgets import ProgressBar, Static
 
 from llara_app.dataset_files import KINDS
-from llara_app.errors import LlaraError, UsageError
+from llara_app.errors import LlaraError, NotFoundError, UsageError
 from llara_app.tui.screens.ask_path import AskPath
 from llara_app.tui.screens.dialogs import AskText, Choose, Confirm, Option
 from llara_app.tui.screens.room import Room
@@ -116,9 +116,14 @@ class Data(Room):
             return
         pane.border_title = info.name
         with self.tui.reported():
-            document, lengths = await self.tui.core.background.run(
-                lambda: read_stats(self.tui.core.store(), info.name)
-            )
+            try:
+                document, lengths = await self.tui.core.background.run(
+                    lambda: read_stats(self.tui.core.store(), info.name)
+                )
+            except NotFoundError:
+                # It was removed after it was listed.
+                self.look()
+                return
             stats.update(describe_stats(document, lengths, stats.size.width or 40))
 
     @on(LineList.Selected, "#dataset-list")

@@ -15,6 +15,7 @@ from textual.widgets import Button, Input, Label, Static
 
 from llara_app.tui.screens.overlay import Overlay
 from llara_app.tui.text import fit, title
+from llara_app.tui.widgets.bars import AnswerBar
 from llara_app.tui.widgets.lines import LineList
 
 Value = TypeVar("Value")
@@ -26,9 +27,6 @@ class Dialog(Overlay[Value], Generic[Value]):
     """A box in the middle of the screen; Escape closes it without an answer."""
 
     BINDINGS: ClassVar[list[BindingType]] = [CLOSE]
-
-    def action_dismiss_nothing(self) -> None:
-        self.dismiss(None)
 
 
 class Confirm(Dialog[bool]):
@@ -70,12 +68,14 @@ class AskText(Dialog[str]):
         with Vertical(classes="dialog"):
             yield Label(self._question, classes="dialog-title", markup=False)
             yield Input(self._value, placeholder=self._placeholder)
-            yield Static(self._details or "Enter to accept, Escape to leave it.", classes="dialog-text", markup=False)
+            if self._details:
+                yield Static(self._details, classes="dialog-text", markup=False)
+            yield AnswerBar(("enter", "Accept", "screen.accept"), ("esc", "Close", "screen.dismiss_nothing"))
 
     @on(Input.Submitted)
-    def submitted(self, event: Input.Submitted) -> None:
-        if event.value.strip():
-            self.dismiss(event.value.strip())
+    def action_accept(self) -> None:
+        if answer := self.query_one(Input).value.strip():
+            self.dismiss(answer)
 
 
 @dataclass(frozen=True)
@@ -146,30 +146,37 @@ class Choose(Dialog[Option[Value]], Generic[Value]):
             yield Label(self._question, classes="dialog-title", markup=False)
             yield Input(placeholder=self._placeholder)
             yield OptionLines()
+            yield AnswerBar(("enter", "Choose", "screen.accept"), ("esc", "Close", "screen.dismiss_nothing"))
 
     def on_mount(self) -> None:
         values = [option.value for option in self._options]
         cursor = values.index(self._current) if self._current in values else 0
         self.query_one(OptionLines).show(self._options, cursor)
+        if self._search is not None:
+            self.narrow_down("")
 
     @on(Input.Changed)
+    def typed(self, event: Input.Changed) -> None:
+        self.narrow_down(event.value)
+
     @work(exclusive=True, group="choose")
-    async def narrow_down(self, event: Input.Changed) -> None:
+    async def narrow_down(self, typed: str) -> None:
+        """Show what fits to what was typed."""
         from llara_app.tui.app import LlaraTui
 
         if self._search is not None:
             assert isinstance(self.app, LlaraTui)
-            search, typed = self._search, event.value
+            search = self._search
             with self.app.reported():
                 found = await self.app.core.searches.run(lambda: search(typed))
                 self.query_one(OptionLines).show(found)
             return
-        wanted = event.value.casefold()
+        wanted = typed.casefold()
         found = [each for each in self._options if wanted in f"{each.label} {each.details}".casefold()]
         self.query_one(OptionLines).show(found)
 
     @on(Input.Submitted)
-    def submitted(self) -> None:
+    def action_accept(self) -> None:
         self.query_one(OptionLines).action_select()
 
     @on(LineList.Selected)

@@ -167,7 +167,7 @@ class Explore(ExploreEdits):
         with self.tui.reported():
             await self._search(query)
             if choose:
-                self.query_one(UserList).action_select()
+                self.user_selected()
 
     async def _search(self, query: str) -> list[UserMatch]:
         dataset = self.tui.workspace.dataset
@@ -316,9 +316,11 @@ class Explore(ExploreEdits):
 
     @on(LineList.Highlighted, "#users")
     def user_highlighted(self) -> None:
-        user = self.query_one(UserList).user
-        if user is not None:
-            self.open_user(user.user_id, delay=OPEN_DELAY)
+        users = self.query_one(UserList)
+        if users.user is not None:
+            self.open_user(users.user.user_id, delay=OPEN_DELAY)
+        else:
+            users.await_user()
 
     @on(LineList.Selected, "#users")
     def user_selected(self) -> None:

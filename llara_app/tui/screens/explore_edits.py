@@ -68,7 +68,7 @@ class ExploreEdits(Room):
         pane.remove_class("-waiting")
         self.query_one(RankedList).show(recommendation, workspace.session.truth)
         pane.border_subtitle = f"{recommendation.engine} · {shown_milliseconds(recommendation.milliseconds)}"
-        line = "★ came next  # encoder's rank  ▲▼ against it"
+        line = "★ came next  # encoder's  ▲▼ change"
         pane.border_title = f"Next · {workspace.model.folder.name}"
         self.query_one("#model", Static).update(line)
         self.show_prompt()

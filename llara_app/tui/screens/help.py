@@ -15,6 +15,7 @@ from textual.widgets import Label, Static
 from llara_app.tui.screens.overlay import Overlay
 from llara_app.tui.settings import settings_path
 from llara_app.tui.text import fit
+from llara_app.tui.widgets.bars import AnswerBar
 from llara_app.tui.widgets.lines import LineList
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class Help(Overlay[None]):
     """The help screen; enter on a line changes its key."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,question_mark", "dismiss", "Close", id="help.close", tooltip="Back to where you were"),
+        Binding(
+            "escape,q,question_mark", "dismiss_nothing", "Close", id="help.close", tooltip="Back to where you were"
+        ),
         Binding("enter", "change", "Change key", id="help.change", tooltip="Give this action another key"),
         Binding("delete,backspace", "reset", "Reset key", id="help.reset", tooltip="Back to the action's own key"),
     ]
@@ -60,10 +63,11 @@ class Help(Overlay[None]):
             yield Label("Keys", classes="dialog-title")
             yield Static(INTRODUCTION, classes="dialog-text", markup=False)
             yield KeyLines()
-            yield Static(
-                f"Enter: another key for this action. Delete: its own key again. Kept in {settings_path()}",
-                classes="dialog-text",
-                markup=False,
+            yield Static(f"Kept in {settings_path()}", classes="dialog-text", markup=False)
+            yield AnswerBar(
+                ("enter", "Another key", "screen.change"),
+                ("del", "Its own key again", "screen.reset"),
+                ("esc", "Close", "screen.dismiss_nothing"),
             )
 
     def on_mount(self) -> None:
@@ -113,7 +117,7 @@ class CaptureKey(Overlay[str]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Label(f"Press the key for “{self._action}”", classes="dialog-title", markup=False)
-            yield Static("Escape leaves it as it is.", classes="dialog-text")
+            yield AnswerBar(("esc", "Leave it as it is", "screen.dismiss_nothing"))
 
     def on_key(self, event: Key) -> None:
         event.stop()

@@ -11,6 +11,7 @@ from rich.segment import Segment
 from rich.style import Style as RichStyle
 from textual.color import Color
 from textual.css.styles import RulesMap
+from textual.events import Click
 from textual.renderables.background_screen import BackgroundScreen
 from textual.screen import ModalScreen, Screen
 from textual.strip import Strip
@@ -69,7 +70,15 @@ def dim_below(rendered: RenderableType) -> RenderableType:
 
 
 class Overlay(TakesTurns, ModalScreen[Answer]):
-    """A modal screen over a dimmed one."""
+    """A modal screen over a dimmed one; a click beside its box closes it without an answer."""
 
     def render(self) -> RenderableType:
         return dim_below(super().render())
+
+    def on_click(self, event: Click) -> None:
+        if event.widget is self:
+            self.action_dismiss_nothing()
+
+    def action_dismiss_nothing(self) -> None:
+        """Close without an answer."""
+        self.dismiss(None)

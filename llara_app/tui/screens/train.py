@@ -49,7 +49,7 @@ class RunState:
 class RunLines(LineList):
     """Runs, newest first."""
 
-    empty_text = "No run yet. Fill in the form and press S."
+    empty_text = "No run yet. Fill in the form (n) and start it (S)."
 
     def __init__(self) -> None:
         super().__init__(id="runs")

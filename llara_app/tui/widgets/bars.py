@@ -130,13 +130,46 @@ class KeyBar(WordBar):
         self.refresh()
 
     def words(self) -> Iterator[Word]:
+        here: list[tuple[Word, Word]] = []
+        everywhere: list[tuple[Word, Word]] = []
         shown = set()
         for active in self.screen.active_bindings.values():
             binding = active.binding
             # A binding with several keys comes once for each.
             if binding.show and binding.action not in shown:
                 shown.add(binding.action)
-                action = f"app.simulate_key('{binding.key}')"
-                yield Word(self.app.get_key_display(binding), "bar--key", action, active.tooltip)
-                yield Word(f" {binding.description}", "bar--word", action, active.tooltip)
-                yield Word(" ")
+                part = everywhere if active.node is self.app else here
+                key = self.app.get_key_display(binding)
+                part.append(_key(key, binding.description, f"app.simulate_key('{binding.key}')", active.tooltip))
+        # What is left out for want of room is among the actions: the way there must always be seen.
+        room = self.size.width - sum(_width(pair) for pair in everywhere)
+        fitting = 0
+        while fitting < len(here) and room >= _width(here[fitting]) + (2 if fitting + 1 < len(here) else 0):
+            room -= _width(here[fitting])
+            fitting += 1
+        for pair in here[:fitting]:
+            yield from (*pair, Word(" "))
+        if fitting < len(here):
+            yield Word("… ", "bar--word", "app.command_palette", "All actions")
+        for pair in everywhere:
+            yield from (*pair, Word(" "))
+
+
+class AnswerBar(WordBar):
+    """What can be done in a dialog: key, words, and the action that both stand for."""
+
+    def __init__(self, *answers: tuple[str, str, str]) -> None:
+        super().__init__()
+        self._answers = answers
+
+    def words(self) -> Iterator[Word]:
+        for key, text, action in self._answers:
+            yield from (*_key(key, text, action), Word("  "))
+
+
+def _key(key: str, text: str, action: str, tip: str | None = None) -> tuple[Word, Word]:
+    return Word(key, "bar--key", action, tip), Word(f" {text}", "bar--word", action, tip)
+
+
+def _width(pair: tuple[Word, Word]) -> int:
+    return sum(cell_len(word.text) for word in pair) + 1

@@ -39,6 +39,7 @@ class UserList(LineList):
         self._found: UserSearch | None = None
         self._pages: OrderedDict[int, list[UserMatch | None]] = OrderedDict()
         self._asked: set[int] = set()
+        self._awaited: int | None = None
 
     @property
     def count(self) -> int:
@@ -52,6 +53,7 @@ class UserList(LineList):
 
     def show(self, found: UserSearch, first_page: list[UserMatch]) -> None:
         self._found = found
+        self._awaited = None
         self.empty_text = "No user has this id or such a title."
         self._pages.clear()
         self._asked = {0}
@@ -63,6 +65,13 @@ class UserList(LineList):
         if found is self._found:
             self._keep(page, users)
             self.refresh()
+            if self._awaited == self.cursor and self.user is not None:
+                self._awaited = None
+                self.post_message(self.Highlighted(self, self.cursor))
+
+    def await_user(self) -> None:
+        """Say once more that the cursor came to its row, as soon as it is known who stands there."""
+        self._awaited = self.cursor
 
     def point_at(self, user_id: str) -> bool:
         """Put the cursor on a user of the pages at hand."""

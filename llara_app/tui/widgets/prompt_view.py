@@ -80,6 +80,10 @@ class PromptView(ScrollView, can_focus=True):
         if self.token != before:
             self.post_message(self.TokenHighlighted(self.token))
 
+    def on_mount(self) -> None:
+        # The lines hold colours, which a theme changes after the widget itself was styled anew.
+        self.app.theme_changed_signal.subscribe(self, lambda theme: self._wrap())
+
     def on_resize(self, event: Resize) -> None:
         self._wrap()
 
