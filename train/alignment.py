@@ -3,8 +3,9 @@
 Beyond the paper, whose projector learns from whole prompts alone; the models are LLaVA's first stage, "pre-training
 for feature alignment" (Liu et al., 2023), and distillation (Hinton et al., 2015). A hybrid prompt of some hundred
 tokens asks one question, and its answer is one draw of many that were possible. A list of candidates with many users'
-tokens behind it asks one question for each of them, and the frozen encoder answers all: behind a user's token every
-title is to be as probable as the encoder finds its item. The curriculum then teaches what titles and history add.
+tokens behind it asks one question for each of them, and the frozen encoder answers all: behind a user's token the
+titles are to be said in the order in which the encoder ranks their items. The curriculum then teaches what titles and
+history add.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ from train.batches import IGNORED, Batch, ExampleKey, Opinions, PromptDataset, d
 
 PROMPTS_TO_A_LIST = 4
 """How many prompts of a batch one list takes the place of: it is longer than one and asks far more."""
+
+TEMPERATURE = 0.2
+"""Of the encoder's opinion. A small LLM hardly learns to weigh twenty titles at once, and soon to find the best. On
+the demo, after 300 steps of alignment alone, the nano LLM's first choice was the encoder's in 17 % of the questions
+at a temperature of 2, 38 % at 1, 50 % at 0.5, 56 % at 0.25 and 57 % at 0.1 (measured once each). How sure to be is
+for the curriculum to teach."""
 
 DRAWS_PER_ANSWER = 4
 """Rows that are drawn for each answer at most: of two users who took the same item one is asked."""
@@ -176,4 +183,4 @@ class AlignmentLists:
         scores = self.encoder(asked.to(device), (asked != PADDING).sum(dim=1).to(device)).float().cpu()
         candidates = torch.tensor([made.candidates for made in lists])[rows]
         tokens = torch.tensor([[self._title(index)[0] for index in made.candidates] for made in lists])[rows]
-        return Opinions(rows, places, tokens, scores.gather(1, candidates).softmax(dim=1))
+        return Opinions(rows, places, tokens, (scores.gather(1, candidates) / TEMPERATURE).softmax(dim=1))

@@ -56,12 +56,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Opinions:
-    """What the encoder expects, at places of a batch behind which a candidate's title may begin.
+    """What the encoder would answer, at places of a batch behind which a candidate's title may begin.
 
     Attributes:
         rows, places: ``[Q]`` where each of Q questions stands in the batch's ``[B, A]`` labels.
         tokens: ``[Q, C]`` the first token of each candidate's title.
-        probabilities: ``[Q, C]`` how probably the encoder expects it; each row sums to 1.
+        probabilities: ``[Q, C]`` how probably the encoder answers with it; each row sums to 1.
     """
 
     rows: Tensor

@@ -14,7 +14,7 @@ from llara_app.models.llm import load_llm
 from llara_app.prompts import PromptTokenizer, find_template
 from llara_app.step_report import StepReport
 from tests.small_world import NUM_ITEMS, World, make_world
-from train.alignment import AlignmentList, AlignmentLists
+from train.alignment import TEMPERATURE, AlignmentList, AlignmentLists
 from train.batches import IGNORED, Opinions, PromptDataset
 from train.components import build_model
 from train.curriculum import Curriculum
@@ -126,7 +126,7 @@ def test_opinions_are_the_encoders_about_the_candidates_of_the_list(lists: Align
         history = torch.tensor([made[row].histories[number][-lists.encoder.max_history :]])
         with torch.no_grad():
             scores = lists.encoder(history, torch.tensor([history.shape[1]]))[0, made[row].candidates]
-        torch.testing.assert_close(opinions.probabilities[question], scores.softmax(dim=0))
+        torch.testing.assert_close(opinions.probabilities[question], (scores / TEMPERATURE).softmax(dim=0))
         titles = [lists.dataset.catalogue[index].title for index in made[row].candidates]
         first = [lists.dataset.prompt_tokenizer.encode_text(title)[0] for title in titles]
         assert opinions.tokens[question].tolist() == first
