@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from llara_app.catalogue import Item
-from llara_app.encoders.base import PADDING, SequentialEncoder
 from llara_app.errors import PromptTooLongError
 from llara_app.models.llara import left_pad
 from llara_app.models.users import encoder_histories
@@ -25,15 +24,10 @@ from llara_app.prompts import HybridPrompt, PromptMode, prompt_title
 from llara_app.prompts.prompt import ItemMention, Role, Text
 from llara_app.sequences import MAX_HISTORY
 from train.batches import IGNORED, Batch, ExampleKey, Opinions, PromptDataset, draw_negatives
+from train.teacher import Teacher
 
 PROMPTS_TO_A_LIST = 4
 """How many prompts of a batch one list takes the place of: it is longer than one and asks far more."""
-
-TEMPERATURE = 0.2
-"""Of the encoder's opinion. A small LLM hardly learns to weigh twenty titles at once, and soon to find the best. On
-the demo, after 300 steps of alignment alone, the nano LLM's first choice was the encoder's in 17 % of the questions
-at a temperature of 2, 38 % at 1, 50 % at 0.5, 56 % at 0.25 and 57 % at 0.1 (measured once each). How sure to be is
-for the curriculum to teach."""
 
 DRAWS_PER_ANSWER = 4
 """Rows that are drawn for each answer at most: of two users who took the same item one is asked."""
@@ -66,13 +60,13 @@ class AlignmentLists:
 
     Args:
         dataset: the curriculum's examples; lists are of the same rows in the same words, and as long at most.
-        encoder: whose opinion is to be learned; frozen.
+        teacher: whose opinion is to be learned.
         num_steps: optimizer steps.
     """
 
-    def __init__(self, dataset: PromptDataset, encoder: SequentialEncoder, num_steps: int) -> None:
+    def __init__(self, dataset: PromptDataset, teacher: Teacher, num_steps: int) -> None:
         self.dataset = dataset
-        self.encoder = encoder
+        self.teacher = teacher
         self.num_steps = num_steps
         self.num_answers = max(1, dataset.num_candidates // 2)
 
@@ -174,13 +168,10 @@ class AlignmentLists:
             opinions=self._opinions(lists, is_user[:, first:], histories),
         )
 
-    @torch.no_grad()
     def _opinions(self, lists: Sequence[AlignmentList], is_user: torch.Tensor, histories: torch.Tensor) -> Opinions:
-        """The encoder's, behind each user's token: ``is_user`` is ``[B, A]``, ``histories`` ``[B, K, H]``."""
+        """The teacher's, behind each user's token: ``is_user`` is ``[B, A]``, ``histories`` ``[B, K, H]``."""
         rows, places = is_user.nonzero(as_tuple=True)
         asked = torch.cat([histories[row, : len(made.histories)] for row, made in enumerate(lists)])
-        device = next(self.encoder.parameters()).device
-        scores = self.encoder(asked.to(device), (asked != PADDING).sum(dim=1).to(device)).float().cpu()
         candidates = torch.tensor([made.candidates for made in lists])[rows]
         tokens = torch.tensor([[self._title(index)[0] for index in made.candidates] for made in lists])[rows]
-        return Opinions(rows, places, tokens, (scores.gather(1, candidates) / TEMPERATURE).softmax(dim=1))
+        return Opinions(rows, places, tokens, self.teacher.opinions(asked, candidates))

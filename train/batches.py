@@ -45,6 +45,8 @@ class Example:
 
     Attributes:
         history: the items that the prompt was built from, for the encoder that makes the user's token of them.
+        candidates: the items that it names, in turn.
+        beginnings: the first token of each one's answer.
     """
 
     key: ExampleKey
@@ -52,16 +54,31 @@ class Example:
     prompt_ids: list[int]
     answer_ids: list[int]
     history: list[int]
+    candidates: list[int]
+    beginnings: list[int]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What each prompt of a batch offers.
+
+    Attributes:
+        candidates: ``[B, C]`` item indexes.
+        beginnings: ``[B, C]`` the first token of each one's answer.
+    """
+
+    candidates: Tensor
+    beginnings: Tensor
 
 
 @dataclass(frozen=True)
 class Opinions:
-    """What the encoder would answer, at places of a batch behind which a candidate's title may begin.
+    """How an answer is to begin, at places of a batch behind which one of several titles may follow.
 
     Attributes:
         rows, places: ``[Q]`` where each of Q questions stands in the batch's ``[B, A]`` labels.
-        tokens: ``[Q, C]`` the first token of each candidate's title.
-        probabilities: ``[Q, C]`` how probably the encoder answers with it; each row sums to 1.
+        tokens: ``[Q, C]`` the first tokens of titles.
+        probabilities: ``[Q, C]`` how probable each is to be; each row sums to 1.
     """
 
     rows: Tensor
@@ -90,6 +107,7 @@ class Batch:
             a row is about several users.
         num_hybrid: how many of the ``B`` examples are shown in the curriculum's hard mode.
         keys: the names of the examples.
+        choices: what the prompts offer; None where rows are no prompts.
         opinions: what is to be said at places that have no label.
     """
 
@@ -100,6 +118,7 @@ class Batch:
     histories: Tensor
     num_hybrid: int
     keys: tuple[ExampleKey, ...]
+    choices: Choices | None = None
     opinions: Opinions | None = None
 
     def __len__(self) -> int:
@@ -172,7 +191,8 @@ class PromptDataset(Dataset[Example]):
         answer = self.prompt_tokenizer.encode_answer(target, mode)
         room = self.max_length - len(answer) if self.max_length is not None else None
         encoded = self.prompt_tokenizer.encode(prompt, mode, room)
-        return Example(key, mode, encoded.ids, answer, shown)
+        beginnings = [self.prompt_tokenizer.encode_answer(item, mode)[0] for item in prompt.candidates]
+        return Example(key, mode, encoded.ids, answer, shown, candidates, beginnings)
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each row's history and answer as text, ``[n]``: what sorts it into a length bucket."""
@@ -304,7 +324,11 @@ class Collator:
         )
         num_hybrid = sum(example.mode is self.hard_mode for example in examples)
         keys = tuple(example.key for example in examples)
-        return Batch(input_ids, attention_mask, position_ids, labels, histories, num_hybrid, keys)
+        choices = Choices(
+            torch.tensor([example.candidates for example in examples]),
+            torch.tensor([example.beginnings for example in examples]),
+        )
+        return Batch(input_ids, attention_mask, position_ids, labels, histories, num_hybrid, keys, choices)
 
 
 def make_loader(

@@ -24,6 +24,7 @@ from train.alignment import AlignmentLists
 from train.batches import PromptDataset, steps_per_epoch
 from train.config import FinetuneConfig, RunSpec
 from train.curriculum import Curriculum
+from train.teacher import Teacher
 
 
 def build_model(spec: RunSpec, llm: LLM, catalogue: Catalogue) -> LlaraModel:
@@ -126,13 +127,19 @@ def make_dataset(store: Store, spec: RunSpec, catalogue: Catalogue, llm: LLM, mo
     )
 
 
-def make_alignment(dataset: PromptDataset, config: FinetuneConfig, model: LlaraModel) -> AlignmentLists | None:
-    """The steps before the curriculum; None where no prompt has a user token, or none are asked for."""
+def make_teacher(dataset: PromptDataset, config: FinetuneConfig, model: LlaraModel) -> Teacher | None:
+    """The encoder as a teacher; None where no prompt has a user token."""
     shows_users = dataset.curriculum.modes & {PromptMode.BEHAVIOUR, PromptMode.HYBRID}
-    if model.users is None or not shows_users or not config.alignment_steps:
+    if model.users is None or not shows_users:
         return None
-    num_steps = min(config.alignment_steps, dataset.curriculum.total_steps)
-    return AlignmentLists(dataset, model.users.encoder, num_steps)
+    return Teacher(model.users.encoder, dataset.prompt_tokenizer.user_id, config.distillation)
+
+
+def make_alignment(dataset: PromptDataset, config: FinetuneConfig, teacher: Teacher | None) -> AlignmentLists | None:
+    """The steps before the curriculum; None where nobody teaches, or none are asked for."""
+    if teacher is None or not config.alignment_steps:
+        return None
+    return AlignmentLists(dataset, teacher, min(config.alignment_steps, dataset.curriculum.total_steps))
 
 
 def describe_run(store: Store, spec: RunSpec, llm: LLM, model: LlaraModel, total_steps: int) -> Manifest:

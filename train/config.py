@@ -34,6 +34,8 @@ class FinetuneConfig(BaseModel):
         max_length: tokens of a prompt with its answer; the oldest history is dropped first.
         alignment_steps: optimizer steps before the curriculum (:mod:`train.alignment`), at most as many as it has
             itself; none where no prompt has a user token.
+        distillation: how much of what an answer begins with is the encoder's opinion, where the prompt shows the
+            user's token (:mod:`train.teacher`); the rest is the item that was taken.
         checkpoint_every: optimizer steps between checkpoints; 0 keeps only the one of an interrupted run.
     """
 
@@ -46,6 +48,7 @@ class FinetuneConfig(BaseModel):
     epochs: float = Field(5, gt=0)
     max_steps: int | None = Field(None, ge=1)
     alignment_steps: int = Field(0, ge=0)
+    distillation: float = Field(0, ge=0, le=1)
     batch_size: int = Field(128, ge=1)
     micro_batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(8e-4, gt=0)
@@ -74,6 +77,7 @@ class FinetuneConfig(BaseModel):
 NANO_DEFAULTS: Mapping[str, Any] = {
     "epochs": 1,
     "alignment_steps": 300,
+    "distillation": 0.5,
     "batch_size": 32,
     "micro_batch_size": 16,
     "learning_rate": 1.5e-3,

@@ -1,8 +1,9 @@
 """Curriculum fine-tuning, top to bottom: LoRA in the LLM and the projector, on hybrid prompts.
 
 Paper, section 3.3. The encoder and the LLM are frozen; trained are the LoRA weights and the projector, with the
-next-token loss on the answer's title (and its end) alone, while the share of hybrid prompts follows p(tau). Before
-that, where prompts have a user token, both projectors may be aligned (:mod:`train.alignment`).
+next-token loss on the answer's title (and its end) alone, while the share of hybrid prompts follows p(tau). Where
+prompts have a user token, both projectors may be aligned before that (:mod:`train.alignment`), and the encoder may
+have a share in the answers (:mod:`train.teacher`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from llara_app.step_report import StepReport
 from llara_app.store import Store
 from train.batches import Batch, StepSampler, make_loader
 from train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, training_folder
-from train.components import build_model, describe_run, make_alignment, make_dataset, make_optimizer
+from train.components import build_model, describe_run, make_alignment, make_dataset, make_optimizer, make_teacher
 from train.config import FinetuneConfig, RunSpec
 from train.run_log import interruptible, step_log
 
@@ -104,7 +105,8 @@ def finetune(
     model = build_model(spec, llm, catalogue)
     optimizer = make_optimizer(model, config)
     dataset = make_dataset(store, spec, catalogue, llm, model)
-    lists = make_alignment(dataset, config, model)
+    teacher = make_teacher(dataset, config, model)
+    lists = make_alignment(dataset, config, teacher)
     alignment_steps = lists.num_steps if lists else 0
     total_steps = alignment_steps + dataset.curriculum.total_steps
 
@@ -143,6 +145,8 @@ def finetune(
                 if lists and aligning
                 else [next(batches) for _ in range(sampler.micro_batches_per_step)]
             )
+            if teacher is not None and not aligning:
+                micro_batches = [teacher.teach(batch) for batch in micro_batches]
             factor = learning_rate_factor(stage_step, stage_steps, config.warmup_ratio)
             loss, num_hybrid = optimizer_step(accelerator, model, optimizer, micro_batches, factor, config, step)
             report = StepReport(

@@ -52,6 +52,11 @@ NANO = "nano"
 @click.option(
     "--alignment-steps", type=int, help="Steps before the curriculum, at most as many as it has [0; nano: 300]."
 )
+@click.option(
+    "--distillation",
+    type=float,
+    help="The encoder's share in how answers begin, where prompts have a user token [0; nano: 0.5].",
+)
 @click.option("--batch-size", type=int, help="Examples in an optimizer step, over all processes.")
 @click.option("--micro-batch-size", type=int, help="Examples in one forward pass.")
 @click.option("--learning-rate", type=float, help="The peak.")

@@ -14,11 +14,12 @@ from llara_app.models.llm import load_llm
 from llara_app.prompts import PromptTokenizer, find_template
 from llara_app.step_report import StepReport
 from tests.small_world import NUM_ITEMS, World, make_world
-from train.alignment import TEMPERATURE, AlignmentList, AlignmentLists
+from train.alignment import AlignmentList, AlignmentLists
 from train.batches import IGNORED, Opinions, PromptDataset
 from train.components import build_model
 from train.curriculum import Curriculum
 from train.finetune import finetune, prepare_run
+from train.teacher import TEMPERATURE, Teacher
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +49,7 @@ def make_lists(world: World, max_length: int | None = None) -> AlignmentLists:
         max_length=max_length,
         encoder_history=encoder.max_history,
     )
-    return AlignmentLists(dataset, encoder, num_steps=10)
+    return AlignmentLists(dataset, Teacher(encoder, tokenizer.user_id, share=0.5), num_steps=10)
 
 
 def keys(lists: AlignmentLists, made: AlignmentList) -> list[int]:
@@ -123,9 +124,9 @@ def test_opinions_are_the_encoders_about_the_candidates_of_the_list(lists: Align
     tokens = batch.input_ids[opinions.rows, offset + opinions.places] - lists.dataset.prompt_tokenizer.user_id
     for question in (0, 7, 14, 15, 31, 44):
         row, number = int(opinions.rows[question]), int(tokens[question])
-        history = torch.tensor([made[row].histories[number][-lists.encoder.max_history :]])
+        history = torch.tensor([made[row].histories[number][-lists.teacher.encoder.max_history :]])
         with torch.no_grad():
-            scores = lists.encoder(history, torch.tensor([history.shape[1]]))[0, made[row].candidates]
+            scores = lists.teacher.encoder(history, torch.tensor([history.shape[1]]))[0, made[row].candidates]
         torch.testing.assert_close(opinions.probabilities[question], (scores / TEMPERATURE).softmax(dim=0))
         titles = [lists.dataset.catalogue[index].title for index in made[row].candidates]
         first = [lists.dataset.prompt_tokenizer.encode_text(title)[0] for title in titles]

@@ -41,9 +41,10 @@ PAPERS_CHAT = "GPT-4"
 HYBRID = "hybrid"
 WITHOUT_USER = "hybrid without the user token"
 UNALIGNED = "hybrid without alignment"
+UNTAUGHT = "hybrid without distillation"
 ALIGNED_LONGER = (
-    "Alignment comes before the curriculum and adds to its steps: systems without a user token, and the one without "
-    "alignment, were trained for fewer."
+    "Alignment comes before the curriculum and adds to its steps: systems without a user token, the one without "
+    "alignment and the one with random embeddings were trained for fewer."
 )
 PAPERS_PROMPT = "hybrid, the paper's prompt"
 CURRICULUM = "curriculum, linear"
@@ -210,7 +211,8 @@ def rq2(study: Study) -> Design:
     """What each part of the hybrid prompt gives; random item embeddings tell meaning from mere extra tokens.
 
     Where the template shows the user's token, hybrid prompts without it are one more system, those of the paper where
-    the template is another form of them, and those whose projectors were not aligned first.
+    the template is another form of them, those whose projectors were not aligned first, and those of which the
+    encoder taught no answer. An encoder that knows nothing teaches nothing.
     """
     (choice,) = study.encoders
     noise = EncoderChoice(
@@ -225,7 +227,8 @@ def rq2(study: Study) -> Design:
         finetuned(study, choice, mode.value, "text" if mode is PromptMode.TEXT else "direct", mode)
         for mode in (PromptMode.INDEX, PromptMode.TEXT, PromptMode.BEHAVIOUR)
     ]
-    controls = [finetuned(study, noise, random, study.config.curriculum)]
+    untaught = study.config.model_copy(update={"alignment_steps": 0, "distillation": 0.0})
+    controls = [finetuned(replace(study, config=untaught), noise, random, study.config.curriculum)]
     forms = {WITHOUT_USER: study.template_name + NO_USER} if study.template.has_user else {}
     plain = plain_form(study.template_name)
     if plain != study.template_name:
@@ -238,6 +241,9 @@ def rq2(study: Study) -> Design:
         other = replace(study, config=study.config.model_copy(update={"alignment_steps": 0}))
         controls.append(finetuned(other, choice, UNALIGNED, study.config.curriculum))
         note = f" {ALIGNED_LONGER}"
+    if study.template.has_user and study.config.distillation:
+        other = replace(study, config=study.config.model_copy(update={"distillation": 0.0}))
+        controls.append(finetuned(other, choice, UNTAUGHT, study.config.curriculum))
     hybrid = finetuned(study, choice, HYBRID, study.config.curriculum)
     return _design(
         study,
