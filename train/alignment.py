@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from llara_app.catalogue import Item
 from llara_app.errors import PromptTooLongError
@@ -145,6 +146,7 @@ class AlignmentLists:
     def collate(self, lists: Sequence[AlignmentList]) -> Batch:
         """Lists as a batch like the curriculum's, with several users a row: ``histories`` is ``[B, K, H]``."""
         data = self.dataset
+        candidates = torch.tensor([made.candidates for made in lists])
         input_ids, attention_mask, position_ids = left_pad([made.ids for made in lists], data.prompt_tokenizer.eos_id)
         labels = torch.full_like(input_ids, IGNORED)
         for row, made in enumerate(lists):
@@ -163,15 +165,23 @@ class AlignmentLists:
             position_ids,
             labels[:, first:],
             histories,
+            candidates,
             num_hybrid=0,
             keys=tuple(made.key for made in lists),
-            opinions=self._opinions(lists, is_user[:, first:], histories),
+            opinions=self._opinions(is_user[:, first:], histories, candidates),
         )
 
-    def _opinions(self, lists: Sequence[AlignmentList], is_user: torch.Tensor, histories: torch.Tensor) -> Opinions:
-        """The teacher's, behind each user's token: ``is_user`` is ``[B, A]``, ``histories`` ``[B, K, H]``."""
+    def _opinions(self, is_user: Tensor, histories: Tensor, candidates: Tensor) -> Opinions:
+        """The teacher's, behind each user's token.
+
+        Args:
+            is_user: ``[B, A]``; a row's users stand in turn.
+            histories: ``[B, K, H]``.
+            candidates: ``[B, C]``.
+        """
         rows, places = is_user.nonzero(as_tuple=True)
-        asked = torch.cat([histories[row, : len(made.histories)] for row, made in enumerate(lists)])
-        candidates = torch.tensor([made.candidates for made in lists])[rows]
-        tokens = torch.tensor([[self._title(index)[0] for index in made.candidates] for made in lists])[rows]
-        return Opinions(rows, places, tokens, self.teacher.opinions(asked, candidates))
+        number = is_user.cumsum(dim=1)[rows, places] - 1
+        offered = candidates[rows]
+        return Opinions(
+            rows, places, self.teacher.beginnings[offered], self.teacher.opinions(histories[rows, number], offered)
+        )

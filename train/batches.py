@@ -45,8 +45,7 @@ class Example:
 
     Attributes:
         history: the items that the prompt was built from, for the encoder that makes the user's token of them.
-        candidates: the items that it names, in turn.
-        beginnings: the first token of each one's answer.
+        candidates: the items that it offers, in turn.
     """
 
     key: ExampleKey
@@ -55,20 +54,6 @@ class Example:
     answer_ids: list[int]
     history: list[int]
     candidates: list[int]
-    beginnings: list[int]
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What each prompt of a batch offers.
-
-    Attributes:
-        candidates: ``[B, C]`` item indexes.
-        beginnings: ``[B, C]`` the first token of each one's answer.
-    """
-
-    candidates: Tensor
-    beginnings: Tensor
 
 
 @dataclass(frozen=True)
@@ -105,9 +90,9 @@ class Batch:
         labels: ``[B, A]``: the ids to be predicted at the last ``A`` places; -100 where the prompt still stands.
         histories: ``[B, H]`` the users' item indexes, oldest first, filled on the right with -1; ``[B, K, H]`` where
             a row is about several users.
+        candidates: ``[B, C]`` the items that each row offers.
         num_hybrid: how many of the ``B`` examples are shown in the curriculum's hard mode.
         keys: the names of the examples.
-        choices: what the prompts offer; None where rows are no prompts.
         opinions: what is to be said at places that have no label.
     """
 
@@ -116,9 +101,9 @@ class Batch:
     position_ids: Tensor
     labels: Tensor
     histories: Tensor
+    candidates: Tensor
     num_hybrid: int
     keys: tuple[ExampleKey, ...]
-    choices: Choices | None = None
     opinions: Opinions | None = None
 
     def __len__(self) -> int:
@@ -191,8 +176,7 @@ class PromptDataset(Dataset[Example]):
         answer = self.prompt_tokenizer.encode_answer(target, mode)
         room = self.max_length - len(answer) if self.max_length is not None else None
         encoded = self.prompt_tokenizer.encode(prompt, mode, room)
-        beginnings = [self.prompt_tokenizer.encode_answer(item, mode)[0] for item in prompt.candidates]
-        return Example(key, mode, encoded.ids, answer, shown, candidates, beginnings)
+        return Example(key, mode, encoded.ids, answer, shown, candidates)
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each row's history and answer as text, ``[n]``: what sorts it into a length bucket."""
@@ -324,11 +308,8 @@ class Collator:
         )
         num_hybrid = sum(example.mode is self.hard_mode for example in examples)
         keys = tuple(example.key for example in examples)
-        choices = Choices(
-            torch.tensor([example.candidates for example in examples]),
-            torch.tensor([example.beginnings for example in examples]),
-        )
-        return Batch(input_ids, attention_mask, position_ids, labels, histories, num_hybrid, keys, choices)
+        candidates = torch.tensor([example.candidates for example in examples])
+        return Batch(input_ids, attention_mask, position_ids, labels, histories, candidates, num_hybrid, keys)
 
 
 def make_loader(

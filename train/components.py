@@ -128,11 +128,14 @@ def make_dataset(store: Store, spec: RunSpec, catalogue: Catalogue, llm: LLM, mo
 
 
 def make_teacher(dataset: PromptDataset, config: FinetuneConfig, model: LlaraModel) -> Teacher | None:
-    """The encoder as a teacher; None where no prompt has a user token."""
+    """The encoder as a teacher; None where no prompt has a user token, or nothing is to be taught."""
     shows_users = dataset.curriculum.modes & {PromptMode.BEHAVIOUR, PromptMode.HYBRID}
-    if model.users is None or not shows_users:
+    if model.users is None or not shows_users or not (config.alignment_steps or config.distillation):
         return None
-    return Teacher(model.users.encoder, dataset.prompt_tokenizer.user_id, config.distillation)
+    # Wherever a user is shown, answers are titles.
+    answers = [dataset.prompt_tokenizer.encode_answer(item, PromptMode.HYBRID) for item in dataset.catalogue]
+    beginnings = torch.tensor([answer[0] for answer in answers])
+    return Teacher(model.users.encoder, beginnings, dataset.prompt_tokenizer.user_id, config.distillation)
 
 
 def make_alignment(dataset: PromptDataset, config: FinetuneConfig, teacher: Teacher | None) -> AlignmentLists | None:

@@ -27,12 +27,15 @@ class Teacher:
 
     Args:
         encoder: frozen; wherever it is, questions and opinions are on the CPU.
+        beginnings: ``[num_items]`` the first token of each item's answer.
         user_id: the user's token, the first id behind the items.
-        share: how much of what an answer begins with is the encoder's opinion; the rest is the item taken.
+        share: how much of what answers of the curriculum begin with is the encoder's opinion; the rest is the item
+            taken.
     """
 
-    def __init__(self, encoder: SequentialEncoder, user_id: int, share: float) -> None:
+    def __init__(self, encoder: SequentialEncoder, beginnings: Tensor, user_id: int, share: float) -> None:
         self.encoder = encoder
+        self.beginnings = beginnings
         self.user_id = user_id
         self.share = share
 
@@ -46,11 +49,12 @@ class Teacher:
     def teach(self, batch: Batch) -> Batch:
         """A batch of the curriculum with the encoder's share in its answers, where a user's token is shown."""
         rows = (batch.input_ids == self.user_id).any(dim=1).nonzero().squeeze(1)
-        if not self.share or batch.choices is None or len(rows) == 0:
+        if not self.share or len(rows) == 0:
             return batch
         places = (batch.labels[rows] != IGNORED).int().argmax(dim=1)
         taken = batch.labels[rows, places].unsqueeze(1)
-        opinions = self.opinions(batch.histories[rows], batch.choices.candidates[rows])
+        candidates = batch.candidates[rows]
+        opinions = self.opinions(batch.histories[rows], candidates)
         labels = batch.labels.clone()
         labels[rows, places] = IGNORED
         return replace(
@@ -59,7 +63,7 @@ class Teacher:
             opinions=Opinions(
                 rows,
                 places,
-                torch.cat([batch.choices.beginnings[rows], taken], dim=1),
+                torch.cat([self.beginnings[candidates], taken], dim=1),
                 torch.cat([self.share * opinions, torch.full((len(rows), 1), 1 - self.share)], dim=1),
             ),
         )

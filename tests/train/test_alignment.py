@@ -49,7 +49,9 @@ def make_lists(world: World, max_length: int | None = None) -> AlignmentLists:
         max_length=max_length,
         encoder_history=encoder.max_history,
     )
-    return AlignmentLists(dataset, Teacher(encoder, tokenizer.user_id, share=0.5), num_steps=10)
+    titles = [item.title for item in dataset.catalogue]
+    beginnings = torch.tensor([tokenizer.encode_text(title)[0] for title in titles])
+    return AlignmentLists(dataset, Teacher(encoder, beginnings, tokenizer.user_id, share=0.5), num_steps=10)
 
 
 def keys(lists: AlignmentLists, made: AlignmentList) -> list[int]:
