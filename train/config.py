@@ -36,6 +36,7 @@ class FinetuneConfig(BaseModel):
             itself; none where no prompt has a user token.
         distillation: how much of what an answer begins with is the encoder's opinion, where the prompt shows the
             user's token (:mod:`train.teacher`); the rest is the item that was taken.
+        precision: see :data:`llara_app.models.devices.Precision`; by default what is fast where the run is.
         checkpoint_every: optimizer steps between checkpoints; 0 keeps only the one of an interrupted run.
     """
 
@@ -61,7 +62,7 @@ class FinetuneConfig(BaseModel):
     lora_dropout: float = Field(0.1, ge=0, lt=1)
     max_length: int | None = Field(None, ge=32)
     gradient_checkpointing: bool = False
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "mixed", "bfloat16"] = "auto"
     num_workers: int = Field(0, ge=0)
     checkpoint_every: int = Field(200, ge=0)
     tensorboard: bool = False

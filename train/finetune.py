@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from llara_app.errors import BundleError, UsageError
 from llara_app.files import write_whole
 from llara_app.models.bundle import save_bundle
-from llara_app.models.devices import choose_device, preferred_dtype
+from llara_app.models.devices import choose_device, training_precision
 from llara_app.models.llm import load_llm
 from llara_app.models.manifest import LOG_FILE, Manifest
 from llara_app.step_report import StepReport
@@ -93,15 +93,17 @@ def finetune(
     """
     config = spec.config
     target = choose_device(device)
+    precision = training_precision(target) if config.precision == "auto" else config.precision
     accelerator = Accelerator(
         cpu=target.type == "cpu",
-        mixed_precision="bf16" if _dtype(config, target) == torch.bfloat16 else "no",
+        mixed_precision="no" if precision == "float32" else "bf16",
         # A batch without a hybrid example leaves the projector without gradients.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     run = training_folder(output)
     catalogue = store.catalogue(spec.dataset)
-    llm = load_llm(spec.llm, device=accelerator.device, dtype=_dtype(config, target), revision=spec.revision)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    llm = load_llm(spec.llm, device=accelerator.device, dtype=dtype, revision=spec.revision)
     model = build_model(spec, llm, catalogue)
     optimizer = make_optimizer(model, config)
     dataset = make_dataset(store, spec, catalogue, llm, model)
@@ -263,12 +265,6 @@ def _any_process(accelerator: Accelerator, flag: bool) -> bool:
     if accelerator.num_processes == 1:
         return flag
     return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device), "sum"))
-
-
-def _dtype(config: FinetuneConfig, device: torch.device) -> torch.dtype:
-    if config.precision == "auto":
-        return preferred_dtype(device)
-    return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
 
 
 def _micro_batch_size(config: FinetuneConfig, num_processes: int) -> int:

@@ -197,10 +197,8 @@ def _answer(given: dict[str, Any], make: Callable[[Study], Design]) -> None:
 
 def _study(store: Any, device: Any, given: dict[str, Any]) -> Study:
     """What was asked for, with every name looked up: what is not there is said before anything is trained."""
-    import torch
-
     from llara_app.datasets.sources import ensure_dataset
-    from llara_app.models.devices import preferred_dtype
+    from llara_app.models.devices import training_precision
     from llara_app.models.llm import llm_config
     from llara_app.prompts import find_template
     from train.config import default_template, make_config
@@ -210,8 +208,7 @@ def _study(store: Any, device: Any, given: dict[str, Any]) -> Study:
     of_config = ("epochs", "max_steps", "batch_size", "learning_rate", "num_candidates")
     config = make_config(given["llm"], given["config_file"], {key: given[key] for key in of_config})
     if config.precision == "auto":
-        half = preferred_dtype(device) == torch.bfloat16
-        config = config.model_copy(update={"precision": "bfloat16" if half else "float32"})
+        config = config.model_copy(update={"precision": training_precision(device)})
     llm_config(given["llm"], revision=given["revision"])
     info = ensure_dataset(store, given["dataset"], note=note)
     data = Data(info.name, info.hash, given["protocol"])

@@ -63,7 +63,11 @@ NANO = "nano"
 @click.option("--lora-rank", type=int, help="Rank of the LoRA weights.")
 @click.option("--candidates", "num_candidates", type=int, help="Titles in each prompt [default: 20].")
 @click.option("--max-length", type=int, help="Tokens of a prompt and its answer; oldest history goes first.")
-@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="auto: bf16 where it is fast.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "mixed", "bfloat16"]),
+    help="mixed: matrix products in bfloat16. auto: bfloat16 on GPUs, mixed on CPUs, where they are fast in it.",
+)
 @click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, more time.")
 @click.option("--num-workers", type=int, help="Processes that prepare batches.")
 @click.option("--checkpoint-every", type=int, help="Optimizer steps between checkpoints.")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from llara_app.errors import UsageError
+
+Precision = Literal["float32", "mixed", "bfloat16"]
+"""Weights and products in single precision; weights in single precision and matrix products in bfloat16; both in
+bfloat16."""
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -32,6 +38,19 @@ def preferred_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware computes in it, float32 elsewhere."""
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def training_precision(device: torch.device) -> Precision:
+    """What to train an LLM in: bfloat16 on a GPU that has it, mixed on processors that multiply faster in it.
+
+    On one thread of a processor with AVX512-BF16 a training step of the nano LLM takes half the time.
+    """
+    if preferred_dtype(device) == torch.bfloat16:
+        return "bfloat16"
+    # Older releases of torch do not tell; float32 is right everywhere.
+    tell: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    told = tell() if device.type == "cpu" else {}
+    return "mixed" if told.get("avx512_bf16") or told.get("amx_bf16") else "float32"
 
 
 def device_name(device: torch.device) -> str:

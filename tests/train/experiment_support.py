@@ -19,7 +19,7 @@ DESIGNS = {"rq1": rq1, "rq2": rq2, "rq3": rq3}
 
 def study(world: World, *, seeds: tuple[int, ...] = (0,), **config: Any) -> Study:
     """Everything on the given encoder, a few steps each."""
-    spec = world.spec(**{"max_steps": 3, "precision": "float32", **config})
+    spec = world.spec(**{"max_steps": 3, **config})
     data = Data("small", spec.dataset_hash, spec.protocol)
     return Study(
         data=data,

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from llara_app.encoders import SASRecConfig, build_encoder, save_encoder
 from llara_app.errors import BundleError, DataError, UsageError
@@ -206,6 +207,18 @@ def test_accumulation_gives_the_same_update(world: World, tmp_path: Path) -> Non
     one = run(world, tmp_path / "one", world.spec(micro_batch_size=8, lora_dropout=0.0))
     four = run(world, tmp_path / "four", world.spec(micro_batch_size=2, lora_dropout=0.0))
     np.testing.assert_allclose([r.loss for r in one], [r.loss for r in four], rtol=1e-4)
+
+
+def test_mixed_precision_learns_the_same_in_weights_of_single_precision(
+    world: World, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    single = run(world, tmp_path / "single", world.spec(lora_dropout=0.0))
+    request.addfinalizer(AcceleratorState._reset_state)
+    AcceleratorState._reset_state()  # a process keeps its first precision
+    mixed = run(world, tmp_path / "mixed", world.spec(lora_dropout=0.0, precision="mixed"))
+    np.testing.assert_allclose([r.loss for r in mixed], [r.loss for r in single], rtol=1e-2)
+    assert [r.loss for r in mixed] != [r.loss for r in single]
+    assert {tensor.dtype for tensor in tensors(tmp_path / "mixed").values()} == {torch.float32}
 
 
 def test_gradient_checkpointing_computes_the_same(world: World, tmp_path: Path) -> None:

@@ -213,7 +213,8 @@ class LLMChoice:
         name: ``nano``, a hub id or a folder.
         revision: the hub commit or tag that was asked for.
         fingerprint: of the weight files, for an LLM in a folder; a hub model is known by its name and revision.
-        precision: ``float32`` or ``bfloat16``, what it is trained and asked in.
+        precision: what it is trained in, ``float32``, ``mixed`` or ``bfloat16``; of weights in single precision it is
+            asked in that.
     """
 
     name: str
