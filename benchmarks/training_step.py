@@ -1,6 +1,7 @@
 """How fast curriculum fine-tuning goes, and what logits on answer positions only and length buckets are worth.
 
     python benchmarks/training_step.py
+    python benchmarks/training_step.py --precision float32
     python benchmarks/training_step.py --hidden-size 2048 --layers 22 --device cuda
 
 Prints one JSON document: samples and tokens per second of whole optimizer steps; the same with logits at every
@@ -20,6 +21,7 @@ from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 
 from benchmarks.made_up import catalogue, llm, machine
+from llara_app.models.devices import training_precision
 from llara_app.models.item_vocabulary import ProjectedItems, Projector
 from llara_app.models.llara import LlaraModel
 from llara_app.prompts import PromptTokenizer, find_template
@@ -53,9 +55,11 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("float32", "mixed"), help="by default what the device is fast in")
     options = parser.parse_args()
+    precision = options.precision or training_precision(torch.device(options.device))
     config = FinetuneConfig(batch_size=32, micro_batch_size=16, curriculum="direct")
-    accelerator = Accelerator(cpu=options.device == "cpu")
+    accelerator = Accelerator(cpu=options.device == "cpu", mixed_precision="no" if precision == "float32" else "bf16")
     made_up = llm(options.hidden_size, options.layers, device=options.device)
     items = catalogue()
     embeddings = torch.randn(len(items), 64)
@@ -84,6 +88,7 @@ def main() -> None:
     preparing = (time.perf_counter() - started) / (options.steps * 32)
     plain = sampled(np.zeros(len(rows), dtype=np.int64))
 
+    model, optimizer = accelerator.prepare(model, optimizer)
     model.train()
     seconds = []
     for step in range(options.steps):
@@ -111,6 +116,7 @@ def main() -> None:
     tokens = sum(int(batch.attention_mask.sum()) for batch in bucketed) / options.steps
     result = {
         "benchmark": "training_step",
+        "precision": precision,
         "parameters": made_up.model.num_parameters(),
         "step_seconds": step_seconds,
         "samples_per_second": config.batch_size / step_seconds,
