@@ -12,21 +12,20 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from llara_app.models.devices import training_precision
 from llara_app.models.item_vocabulary import ProjectedItems, Projector
 from llara_app.models.llara import LlaraModel
 from llara_app.prompts import PromptTokenizer
-from train.nano_text import (
-    LATENT_SIZE,
-    MAX_CANDIDATES,
-    MAX_HISTORY,
+from train.nano_documents import (
     Document,
-    TextSource,
-    World,
     choice_document,
     keyed_document,
     repeated_document,
+    rounds_document,
     text_document,
+    watching_document,
 )
+from train.nano_text import LATENT_SIZE, MAX_CANDIDATES, MAX_HISTORY, TextSource, World
 
 SHORT_BATCH, LONG_BATCH = 1024, 3072
 """Tokens of a batch while lists are short, and when they are long."""
@@ -101,7 +100,7 @@ def collate(documents: Sequence[Document], pad_id: int) -> Batch:
                 begins = position in document.choosing
                 copied.append(position >= document.copied_from and not begins)
                 chosen.append(begins and not document.free)
-                keyed.append(begins and not document.branches)
+                keyed.append(begins and document.by_key)
                 free.append(begins and document.free)
             index.append(rows[place])
             tokens.append(token)
@@ -162,13 +161,15 @@ class Skill:
 def target_logits(model: LlaraModel, batch: Batch) -> Tensor:
     """Next-token logits at the positions that have targets, ``[T, V]``."""
     llm = cast(LlamaForCausalLM, model.llm)
-    hidden = llm.model(
-        inputs_embeds=model.item_vocabulary(batch.input_ids),
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state
-    logits: Tensor = llm.lm_head(hidden.flatten(0, 1)[batch.rows])
+    device = batch.input_ids.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=training_precision(device) != "float32"):
+        hidden = llm.model(
+            inputs_embeds=model.item_vocabulary(batch.input_ids),
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+        ).last_hidden_state
+        logits: Tensor = llm.lm_head(hidden.flatten(0, 1)[batch.rows])
     return logits.float()
 
 
@@ -200,6 +201,10 @@ WORLD_SHARES: dict[World, float] = {
     "film-vectors": 0.15,
 }
 
+READING_SHARES = {"facts": 0.1, "keyed": 0.2, "watching": 0.25, "rounds": 0.35, "lists": 0.1}
+"""What is read besides single choices once everything is: sentences about films, keyed lists, what viewers watch,
+many choices behind one history, lists to repeat."""
+
 
 class Reader:
     """Draws batches that get harder, one skill after the other.
@@ -217,6 +222,11 @@ class Reader:
         self.pad_id = cast(int, tokenizer.pad_token_id)
         self.vocabulary_size = len(tokenizer)
         self.prompts = PromptTokenizer(tokenizer, self.vocabulary_size, num_items=1 << 30)
+        template = source.templates["movie"]
+        self.film_titles = (
+            [self.prompts.encode_text(film.title + template.separator) for film in source.films],
+            self.prompts.encode_text(template.parts[0][0]),
+        )
         self.copies = False
         self.key_level = 0.0
         self.chooses = False
@@ -231,35 +241,46 @@ class Reader:
 
     def pool(self, tokens: int) -> tuple[list[Document], np.ndarray]:
         """Documents of about `tokens` tokens together, and the vectors of what is in them, ``[n, 64]``."""
-        rng, level = self.rng, self.level
+        rng = self.rng
         choice_share = 0.5 if self.chooses else 0.2
         worlds, histories, candidates = self._choice_kinds(tokens * choice_share)
         choices, choice_vectors = self.source.choices(worlds, histories, candidates)
         keys: list[np.ndarray] = []
-        plain: list[Document] = []
+        documents: list[Document] = []
         # Until copying has come nothing else is read: facts to remember would only delay it.
-        plain_tokens = tokens * (1 - choice_share)
-        facts, keyed = (0.25, 0.55) if self.chooses else (0.0, 0.8 * self.copies)
-        while plain_tokens > 0:
-            kind = rng.random()
-            if kind < facts:
-                plain.append(text_document(self.prompts.encode_text(self.source.film_sentences(6)), 0.3))
-            elif kind < facts + keyed:
-                longest = 3 + round((MAX_CANDIDATES - 3) * self.key_level)
-                titles, rows = self.source.keyed_list(rng.choice((longest, rng.randint(2, longest))))
-                order = rng.sample(range(len(titles)), len(titles))
-                plain.append(keyed_document(titles, len(choice_vectors) + len(keys), order, self.prompts))
-                keys.extend(rows)
-            else:
-                ids = self.prompts.encode_text(self.source.list_to_repeat(rng.randint(2, 6 + round(6 * level))))
-                plain.append(repeated_document(ids, self.prompts.eos_id))
-            plain_tokens -= len(plain[-1])
+        shares = READING_SHARES if self.chooses else {"keyed": 0.8 * self.copies, "lists": 1 - 0.8 * self.copies}
+        kinds, weights = list(shares), list(shares.values())
+        other_tokens = tokens * (1 - choice_share)
+        while other_tokens > 0:
+            documents.append(self._document(rng.choices(kinds, weights)[0], keys, len(choice_vectors)))
+            other_tokens -= len(documents[-1])
         for choice in choices:
             count = len(choice.probabilities)
             best = int(np.argmax(choice.probabilities))
             branched = sorted({best, *rng.sample(range(count), min(count, 2))})
-            plain.append(choice_document(choice, self.prompts, branched))
-        return plain, np.vstack([choice_vectors, *keys]).astype(np.float32)
+            documents.append(choice_document(choice, self.prompts, branched))
+        return documents, np.vstack([choice_vectors, *keys]).astype(np.float32)
+
+    def _document(self, kind: str, keys: list[np.ndarray], first_key: int) -> Document:
+        """A document of this kind; the vectors of a keyed list are added to `keys`, which begin at `first_key`."""
+        rng, level = self.rng, self.level
+        if kind == "facts":
+            return text_document(self.prompts.encode_text(self.source.film_sentences(6)), 0.3)
+        if kind == "keyed":
+            longest = 3 + round((MAX_CANDIDATES - 3) * self.key_level)
+            titles, rows = self.source.keyed_list(rng.choice((longest, rng.randint(2, longest))))
+            order = rng.sample(range(len(titles)), len(titles))
+            start = first_key + len(keys)
+            keys.extend(rows)
+            return keyed_document(titles, start, order, self.prompts)
+        if kind == "watching":
+            return watching_document(*self.source.film_watching(rng.randint(4, 12)), *self.film_titles)
+        if kind == "rounds":
+            longest = 3 + round(9 * level)
+            sizes = [rng.randint(2, longest) for _ in range(rng.randint(3, 8))]
+            return rounds_document(self.source.rounds(rng.randint(1, 2 + round(6 * level)), sizes), self.prompts)
+        ids = self.prompts.encode_text(self.source.list_to_repeat(rng.randint(2, 6 + round(6 * level))))
+        return repeated_document(ids, self.prompts.eos_id)
 
     def _choice_kinds(self, tokens: float) -> tuple[list[World], list[int], list[int]]:
         rng, level = self.rng, self.level

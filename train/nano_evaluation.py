@@ -15,7 +15,8 @@ from llara_app.models.item_vocabulary import FixedItems, ProjectedItems, Project
 from llara_app.models.llara import LlaraModel, left_pad
 from llara_app.models.llm import LLM, load_llm
 from llara_app.prompts import PromptTokenizer, answer_text
-from train.nano_text import LATENT_SIZE, MAX_CANDIDATES, MAX_HISTORY, Choice, TextSource, World, prompt_ids
+from train.nano_documents import prompt_ids
+from train.nano_text import LATENT_SIZE, MAX_CANDIDATES, MAX_HISTORY, Choice, TextSource, World
 
 HISTORY_LENGTHS = range(3, MAX_HISTORY + 1)
 BATCH_SIZE = 32

@@ -1,4 +1,4 @@
-"""What the nano LLM reads: film facts, lists read twice, and prompts to choose from; all generated, from one seed.
+"""What the nano LLM reads: film facts, histories, lists, and prompts to choose from; all generated, from one seed.
 
 Every choice carries the probabilities of *all* its candidates rather than one drawn answer: the process is ours, so
 the model can learn from what it would do on average, which takes far fewer examples than learning from draws.
@@ -16,7 +16,7 @@ import numpy as np
 
 from llara_app.catalogue import Item
 from llara_app.datasets.demo.catalogue import GENRES, Film, film_facts
-from llara_app.prompts import HybridPrompt, PromptMode, PromptTokenizer, build_prompt, find_template, prompt_title
+from llara_app.prompts import HybridPrompt, PromptMode, build_prompt, find_template, prompt_title
 from train.nano_titles import WORDS, TitleGenerator
 
 LATENT_SIZE = 64
@@ -40,6 +40,9 @@ RELATED_PULL = 2.0
 """How strongly a sequel, a near vector (a cosine) and a related film draw, in nats. Sharp on purpose: attention that
 must rest on one candidate is learned far sooner than attention that must weigh twenty."""
 
+SEQUEL_ROUNDS = 0.3
+"""Of the documents of many choices behind one history, so many are about sequels, the others about films."""
+
 RECENCY = 0.8
 """In the worlds of films each step back in the history counts this much less."""
 
@@ -61,31 +64,6 @@ class Choice:
     mode: PromptMode
     user: int
     free: bool = False
-
-
-@dataclass(frozen=True)
-class Document:
-    """Token ids to train on: one text, then any number of alternative continuations of it.
-
-    Attributes:
-        ids: the text.
-        branches: continuations; each sees the text and itself, and stands directly after the text.
-        targets: ``(position, token, weight)``: what should follow the token at `position` of text and branches laid
-            end to end. The weights of one position sum to how much that position counts.
-        choosing: the positions behind which a title begins that has to be chosen.
-        copied_from: any other target at a position from here on can be copied from what was read before.
-        free: there is no reason to choose any title before another.
-    """
-
-    ids: list[int]
-    branches: tuple[list[int], ...]
-    targets: list[tuple[int, int, float]]
-    copied_from: int
-    choosing: frozenset[int] = frozenset()
-    free: bool = False
-
-    def __len__(self) -> int:
-        return len(self.ids) + sum(map(len, self.branches))
 
 
 def sentences_about(film: Film, rng: random.Random) -> list[str]:
@@ -228,26 +206,88 @@ class TextSource:
     def _film_choice(
         self, history_size: int, candidate_size: int, vectors: np.ndarray
     ) -> tuple[list[str], np.ndarray, np.ndarray]:
-        rng = self.rng
-        history: list[int] = [rng.randrange(len(self.films))]
-        while len(history) < history_size:
-            # A viewer who drifts from each film to a related one, now and then to any.
-            related = [int(i) for i in np.argsort(-self._related[history[-1]])[:40] if int(i) not in history]
-            step = rng.choice(related[: rng.choice((3, 10, 30))] if rng.random() < 0.8 else range(len(self.films)))
-            if step not in history:
-                history.append(step)
-        history = history[:history_size]
-        others = [i for i in range(len(self.films)) if i not in set(history)]
-        pull = self._pull(history)
-        best = sorted(others, key=lambda i: -pull[i])[:15]
-        candidates = rng.sample(best, min(rng.randint(1, 2), candidate_size))
-        candidates += rng.sample([i for i in others if i not in candidates], candidate_size - len(candidates))
-        rng.shuffle(candidates)
+        history = self._film_history(history_size)
+        candidates, probabilities = self._film_candidates(history, candidate_size)
         chosen = history + candidates
         weights = RECENCY ** np.arange(len(history))[::-1]
         user = weights @ vectors[history] / math.sqrt(weights @ weights) if history else np.zeros(LATENT_SIZE)
         titles = [self.films[i].title for i in chosen]
-        return titles, _softmax(RELATED_PULL * pull[candidates]), np.vstack([vectors[chosen], user])
+        return titles, probabilities, np.vstack([vectors[chosen], user])
+
+    def _film_history(self, size: int) -> list[int]:
+        """A viewer who drifts from each film to a related one, now and then to any."""
+        rng = self.rng
+        history: list[int] = [rng.randrange(len(self.films))]
+        while len(history) < size:
+            related = [int(i) for i in np.argsort(-self._related[history[-1]])[:40] if int(i) not in history]
+            step = rng.choice(related[: rng.choice((3, 10, 30))] if rng.random() < 0.8 else range(len(self.films)))
+            if step not in history:
+                history.append(step)
+        return history[:size]
+
+    def _film_candidates(self, history: Sequence[int], size: int) -> tuple[list[int], np.ndarray]:
+        """Films not in the history, one or two of them related to it, and how likely each of them is chosen."""
+        rng = self.rng
+        others = [i for i in range(len(self.films)) if i not in set(history)]
+        pull = self._pull(history)
+        best = sorted(others, key=lambda i: -pull[i])[:15]
+        candidates = rng.sample(best, min(rng.randint(1, 2), size))
+        candidates += rng.sample([i for i in others if i not in candidates], size - len(candidates))
+        rng.shuffle(candidates)
+        return candidates, _softmax(RELATED_PULL * pull[candidates])
+
+    def film_watching(self, count: int) -> tuple[list[int], np.ndarray]:
+        """`count` films that one viewer watches, each drawn by its relatedness to those before.
+
+        Returns:
+            The films' numbers, and how likely each film of the catalogue was at each turn, ``[count, n_films]``.
+        """
+        watched: list[int] = []
+        chances = np.zeros((count, len(self.films)))
+        for turn in range(count):
+            logits = RELATED_PULL * self._pull(watched)
+            logits[watched] = -np.inf
+            chances[turn] = _softmax(logits)
+            watched.append(int(self.numbers.choice(len(self.films), p=chances[turn])))
+        return watched, chances
+
+    def rounds(self, history_size: int, candidate_sizes: Sequence[int]) -> list[Choice]:
+        """Choices by titles alone that share one history: of sequels of made-up titles, or of related films."""
+        if self.rng.random() < SEQUEL_ROUNDS:
+            domain = self.rng.choice(DOMAINS)
+            history, offers = self._sequel_rounds(domain, history_size, candidate_sizes)
+        else:
+            domain = "movie"
+            watched = self._film_history(history_size)
+            history = [self.films[i].title for i in watched]
+            made = [self._film_candidates(watched, size) for size in candidate_sizes]
+            offers = [([self.films[i].title for i in candidates], chances) for candidates, chances in made]
+        seen = [Item(number, str(number), title) for number, title in enumerate(history)]
+        found = []
+        for offered, chances in offers:
+            items = [Item(number, str(number), title) for number, title in enumerate(offered, start=len(seen))]
+            prompt = build_prompt(self.templates[domain], seen, items)
+            found.append(Choice(prompt, tuple(chances), PromptMode.TEXT, 0))
+        return found
+
+    def _sequel_rounds(
+        self, domain: str, history_size: int, candidate_sizes: Sequence[int]
+    ) -> tuple[list[str], list[tuple[list[str], np.ndarray]]]:
+        """Made-up titles, then for each size as many others, one of which continues one of the first."""
+        rng = self.rng
+        titles = self.titles.titles(domain, history_size + sum(candidate_sizes))
+        history, others = titles[:history_size], titles[history_size:]
+        offers = []
+        for size in candidate_sizes:
+            offered, others = others[:size], others[size:]
+            logits = np.zeros(size)
+            place = rng.randrange(size)
+            sequel = self.titles.sequels(rng.choice(history), 1)[0]
+            if sequel not in titles:
+                offered[place] = sequel
+                logits[place] = SEQUEL_PULL
+            offers.append((offered, _softmax(logits)))
+        return history, offers
 
     def _pull(self, history: Sequence[int]) -> np.ndarray:
         if not history:
@@ -312,85 +352,3 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     exponentials = np.exp(logits - logits.max())
     probabilities: np.ndarray = exponentials / exponentials.sum()
     return probabilities
-
-
-def text_document(ids: list[int], weight: float) -> Document:
-    """A text of which every token after the first is a target."""
-    return Document(ids, (), [(place, token, weight) for place, token in enumerate(ids[1:])], len(ids))
-
-
-def repeated_document(ids: list[int], eos_id: int) -> Document:
-    """A list read twice; only the second reading is a target, since the first cannot be foretold."""
-    targets = [(len(ids) + place, token, 1.0) for place, token in enumerate(ids)]
-    return Document([*ids, eos_id, *ids], (), targets, copied_from=len(ids) + 1)
-
-
-def keyed_document(
-    titles: Sequence[str], first_key: int, order: Sequence[int], tokenizer: PromptTokenizer
-) -> Document:
-    """A list of keys with their titles, then the titles again behind vectors that are like their keys, in `order`.
-
-    Every title of the second reading is a choice among all of the list by vectors alone: twenty times what one
-    prompt teaches of it.
-
-    Args:
-        first_key: the item whose vector is the first title's key; the others' follow, then the likenesses.
-    """
-    lines = [tokenizer.encode_text(title + "\n") for title in titles]
-    ids: list[int] = []
-    for place, line in enumerate(lines):
-        ids += [tokenizer.item_id(first_key + place), *line]
-    copied_from = len(ids)
-    targets: list[tuple[int, int, float]] = []
-    choosing: set[int] = set()
-    for place in order:
-        choosing.add(len(ids))
-        weights = [FIRST_TOKEN_WEIGHT, *[1.0] * (len(lines[place]) - 1)]
-        targets += [(len(ids) + depth, token, weights[depth]) for depth, token in enumerate(lines[place])]
-        ids += [tokenizer.item_id(first_key + len(titles) + place), *lines[place]]
-    return Document(ids, (), targets, copied_from, frozenset(choosing))
-
-
-FIRST_TOKEN_WEIGHT = 8.0
-"""The answer's first token is where the choice is made; what follows is copying."""
-
-
-def choice_document(choice: Choice, tokenizer: PromptTokenizer, branched: Sequence[int]) -> Document:
-    """A prompt with the answers of the candidates at the places `branched` as its continuations.
-
-    Where several candidates begin alike, the target after their common beginning is their next tokens in proportion
-    to their probabilities: exactly what a perfect model of the choice would say.
-    """
-    ids = prompt_ids(choice, tokenizer)
-    answers = [tokenizer.encode_answer(item, choice.mode) for item in choice.prompt.candidates]
-    # An answer that is never chosen is still copied right once it has begun.
-    weights = [max(probability, 1e-6) for probability in choice.probabilities]
-    targets = _next_tokens(len(ids) - 1, [], answers, weights, FIRST_TOKEN_WEIGHT)
-    branches = []
-    end = len(ids)
-    for place in branched:
-        answer = answers[place]
-        for depth in range(1, len(answer)):
-            targets += _next_tokens(end + depth - 1, answer[:depth], answers, weights, 1.0)
-        branches.append(answer[:-1])
-        end += len(answer) - 1
-    return Document(ids, tuple(branches), targets, len(ids), frozenset({len(ids) - 1}), choice.free)
-
-
-def prompt_ids(choice: Choice, tokenizer: PromptTokenizer) -> list[int]:
-    """The ids of a choice's prompt; the user is one more row of the vectors that the choice came with."""
-    user = tokenizer.item_id(choice.user)
-    ids = tokenizer.encode(choice.prompt, choice.mode).ids
-    return [user if token == tokenizer.user_id else token for token in ids]
-
-
-def _next_tokens(
-    position: int, beginning: list[int], answers: list[list[int]], weights: list[float], counts: float
-) -> list[tuple[int, int, float]]:
-    following: dict[int, float] = {}
-    for answer, weight in zip(answers, weights, strict=True):
-        if answer[: len(beginning)] == beginning:
-            token = answer[len(beginning)]
-            following[token] = following.get(token, 0.0) + weight
-    total = sum(following.values())
-    return [(position, token, counts * weight / total) for token, weight in following.items()]

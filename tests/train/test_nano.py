@@ -20,18 +20,16 @@ from llara_app.models.llm import load_llm, nano_folder
 from llara_app.prompts import PromptMode, PromptTokenizer, find_template, prompt_title
 from train import nano
 from train.nano_batches import collate
-from train.nano_evaluation import evaluate_nano
-from train.nano_text import (
-    DOMAINS,
-    LATENT_SIZE,
-    Choice,
-    TextSource,
-    World,
+from train.nano_documents import (
     choice_document,
     keyed_document,
     prompt_ids,
     repeated_document,
+    rounds_document,
+    watching_document,
 )
+from train.nano_evaluation import evaluate_nano
+from train.nano_text import DOMAINS, LATENT_SIZE, Choice, TextSource, World
 from train.nano_titles import TitleGenerator
 
 WORLDS: tuple[World, ...] = ("random", "sequels", "vectors", "films", "film-vectors")
@@ -149,6 +147,61 @@ def test_a_keyed_list_is_read_again_in_another_order_behind_likenesses_of_its_ke
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     assert ((unit[4:] * unit[:4]).sum(axis=1) > 0.3).all()
     assert len(vectors) == 8
+
+
+def test_rounds_ask_about_one_history_many_times() -> None:
+    tokenizer = prompt_tokenizer()
+    source = TextSource(4)
+    for _ in range(10):
+        choices = source.rounds(3, [2, 5, 4])
+        assert [len(choice.probabilities) for choice in choices] == [2, 5, 4]
+        assert len({choice.prompt.history for choice in choices}) == 1
+        document = rounds_document(choices, tokenizer)
+        text = shipped_tokenizer().decode(document.ids)
+        assert text.count(choices[0].prompt.history[0].title) >= 1
+        assert text.count("Answer:\n") == 3
+        for choice, position in zip(choices, sorted(document.choosing), strict=True):
+            # What is to be learned is every candidate's chance, what is read on is the likeliest.
+            wanted = {token: weight for place, token, weight in document.targets if place == position}
+            likeliest = choice.prompt.candidates[int(np.argmax(choice.probabilities))]
+            answer = tokenizer.encode_answer(likeliest, PromptMode.TEXT)
+            assert document.ids[position + 1 : position + 1 + len(answer)] == answer
+            firsts = {tokenizer.encode_answer(item, PromptMode.TEXT)[0] for item in choice.prompt.candidates}
+            assert set(wanted) == firsts
+            assert sum(choice.probabilities) == pytest.approx(1)
+
+
+def test_what_a_viewer_watches_is_foretold_by_what_is_related() -> None:
+    source = TextSource(8)
+    tokenizer = prompt_tokenizer()
+    titles = [tokenizer.encode_text(film.title + "\n") for film in source.films]
+    watched, chances = source.film_watching(6)
+    assert len(set(watched)) == 6
+    assert chances.sum(axis=1) == pytest.approx(np.ones(6))
+    assert all(chances[turn, film] == 0 for turn in range(6) for film in watched[:turn])
+    document = watching_document(watched, chances, titles, [5, 6])
+    assert document.ids == [5, 6, *(token for film in watched for token in titles[film])]
+    # The first film cannot be foretold; of each other one the targets' chances multiply to its own.
+    at: dict[int, dict[int, float]] = {}
+    for position, token, weight in document.targets:
+        at.setdefault(position, {})[token] = weight
+    start = 2 + len(titles[watched[0]])
+    assert min(at) == start - 1
+    for turn, film in list(enumerate(watched))[1:]:
+        chance = 1.0
+        for depth, token in enumerate(titles[film]):
+            weights = at[start - 1 + depth]
+            chance *= weights[token] / sum(weights.values())
+        assert chance == pytest.approx(chances[turn, film])
+        start += len(titles[film])
+
+
+def test_attention_begins_by_looking_for_what_is_alike() -> None:
+    model = nano.build_model(shipped_tokenizer())
+    for number, layer in enumerate(model.model.layers):
+        attention = layer.self_attn
+        assert torch.equal(attention.o_proj.weight, attention.v_proj.weight.T)
+        assert torch.equal(attention.q_proj.weight, attention.k_proj.weight) == (number > 0)
 
 
 def test_the_user_of_a_choice_is_near_what_is_likely() -> None:
