@@ -37,6 +37,10 @@ SAMPLED_BYTES = 1 << 20
 """Of each weight file this much is hashed at its beginning, middle and end; small files are hashed whole."""
 
 
+WEIGHT_ENDINGS = (".safetensors", ".bin")
+"""Of the files that transformers reads weights from."""
+
+
 @dataclass(frozen=True)
 class LLM:
     """A causal language model ready for use.
@@ -111,7 +115,10 @@ def llm_config(name: str, *, revision: str | None = None, kind: str = LARGE_LANG
     with _explained(name, kind):
         AutoTokenizer.from_pretrained(source, revision=revision)
         config: PreTrainedConfig = AutoConfig.from_pretrained(source, revision=revision)
-        return config
+    folder = Path(source)
+    if folder.is_dir() and not any(list(folder.glob(f"*{ending}")) for ending in WEIGHT_ENDINGS):
+        raise LlaraError(f"The {kind} {name!r} has no weights", source, f"They end in {' or '.join(WEIGHT_ENDINGS)}.")
+    return config
 
 
 def _source(name: str, kind: str) -> str:

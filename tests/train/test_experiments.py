@@ -356,6 +356,9 @@ def test_what_failed_has_not_taken_the_output(
     tokenizer = make_tokenizer(bos=False)
     T5Config(vocab_size=len(tokenizer)).save_pretrained(two_parts)
     tokenizer.save_pretrained(two_parts)
+    (two_parts / "model.safetensors").touch()
+    no_weights = tmp_path / "no-weights"
+    shutil.copytree(world.llm, no_weights, ignore=shutil.ignore_patterns("*.safetensors"))
     (tmp_path / "wrong.toml").write_text("lora_rank = 0")
     wrong: dict[str, list[str]] = {
         "smal": ["--dataset", "smal"],
@@ -363,6 +366,7 @@ def test_what_failed_has_not_taken_the_output(
         "altered": ["--encoder", str(damaged)],
         "No LLM folder": ["--llm", "./absent"],
         "cannot be loaded": ["--llm", str(tmp_path)],
+        "has no weights": ["--llm", str(no_weights)],
         "nobody/nothing": ["--llm", "nobody/nothing"],
         "No text encoder folder": ["--text-encoder", "./absent"],
         "cannot read titles": ["--text-encoder", str(two_parts)],
