@@ -59,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     precision = options.precision or training_precision(torch.device(options.device))
     config = FinetuneConfig(batch_size=32, micro_batch_size=16, curriculum="direct")
-    accelerator = Accelerator(cpu=options.device == "cpu", mixed_precision="no" if precision == "float32" else "bf16")
+    accelerator = Accelerator(cpu=options.device == "cpu")
     made_up = llm(options.hidden_size, options.layers, device=options.device)
     items = catalogue()
     embeddings = torch.randn(len(items), 64)
@@ -88,13 +88,12 @@ def main() -> None:
     preparing = (time.perf_counter() - started) / (options.steps * 32)
     plain = sampled(np.zeros(len(rows), dtype=np.int64))
 
-    model, optimizer = accelerator.prepare(model, optimizer)
     model.train()
     seconds = []
     for step in range(options.steps):
         micro_batches = bucketed[2 * step : 2 * step + 2]
         started = time.perf_counter()
-        optimizer_step(accelerator, model, optimizer, micro_batches, 1.0, config, step)
+        optimizer_step(accelerator, model, optimizer, micro_batches, 1.0, config, step, precision)
         seconds.append(time.perf_counter() - started)
     # The first step also pays for one-time work.
     step_seconds = statistics.median(seconds[1:])
@@ -105,10 +104,12 @@ def main() -> None:
         for _ in range(4):
             started = time.perf_counter()
             if logits_everywhere:
-                logits = model(batch.input_ids, batch.attention_mask, batch.position_ids)[:, -batch.labels.shape[1] :]
+                with torch.autocast(options.device, torch.bfloat16, enabled=precision != "float32"):
+                    every = model(batch.input_ids, batch.attention_mask, batch.position_ids)
+                logits = every[:, -batch.labels.shape[1] :].float()
                 torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten()).backward()
             else:
-                answer_loss(model, batch, accelerator.device).backward()
+                answer_loss(model, batch, accelerator.device, precision).backward()
             optimizer.zero_grad()
             times.append(time.perf_counter() - started)
         return min(times)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from llara_app.errors import BundleError, UsageError
 from llara_app.files import write_whole
 from llara_app.models.bundle import save_bundle
-from llara_app.models.devices import choose_device, training_precision
+from llara_app.models.devices import Precision, choose_device, training_precision
 from llara_app.models.llm import load_llm
 from llara_app.models.manifest import LOG_FILE, Manifest
 from llara_app.step_report import StepReport
@@ -96,7 +96,8 @@ def finetune(
     precision = training_precision(target) if config.precision == "auto" else config.precision
     accelerator = Accelerator(
         cpu=target.type == "cpu",
-        mixed_precision="no" if precision == "float32" else "bf16",
+        # A process keeps the first precision that accelerate is told; runs in one process may differ.
+        mixed_precision="no",
         # A batch without a hybrid example leaves the projector without gradients.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
@@ -150,7 +151,9 @@ def finetune(
             if teacher is not None and not aligning:
                 micro_batches = [teacher.teach(batch) for batch in micro_batches]
             factor = learning_rate_factor(stage_step, stage_steps, config.warmup_ratio)
-            loss, num_hybrid = optimizer_step(accelerator, model, optimizer, micro_batches, factor, config, step)
+            loss, num_hybrid = optimizer_step(
+                accelerator, model, optimizer, micro_batches, factor, config, step, precision
+            )
             report = StepReport(
                 step=step,
                 total_steps=total_steps,
@@ -199,8 +202,12 @@ def optimizer_step(
     learning_rate_factor: float,
     config: FinetuneConfig,
     step: int,
+    precision: Precision,
 ) -> tuple[float, int]:
     """One update from all micro-batches of all processes, weighted as one batch.
+
+    Args:
+        precision: what `config` names, or what is chosen where it leaves that open.
 
     Returns:
         The mean loss of an answer token, and the number of hybrid examples, over all processes.
@@ -216,7 +223,7 @@ def optimizer_step(
         seed_torch(config.seed, step, number, accelerator.process_index)
         last = number == len(micro_batches) - 1
         with nullcontext() if last else accelerator.no_sync(model):
-            loss = answer_loss(model, batch, accelerator.device)
+            loss = answer_loss(model, batch, accelerator.device, precision)
             # Gradients are averaged over processes; the loss is a mean over all of their tokens.
             accelerator.backward(loss * accelerator.num_processes / num_tokens)
         total += loss.detach().cpu().double()
@@ -231,16 +238,17 @@ def optimizer_step(
     return float(summed) / num_tokens, num_hybrid
 
 
-def answer_loss(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+def answer_loss(model: nn.Module, batch: Batch, device: torch.device, precision: Precision = "float32") -> Tensor:
     """The summed loss of a batch's answers and opinions, in nats; logits are computed there alone."""
     labels = batch.labels.to(device)
-    logits = model(
-        batch.input_ids.to(device),
-        batch.attention_mask.to(device),
-        batch.position_ids.to(device),
-        logits_to_keep=labels.shape[1],
-        histories=batch.histories,
-    )
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision != "float32"):
+        logits = model(
+            batch.input_ids.to(device),
+            batch.attention_mask.to(device),
+            batch.position_ids.to(device),
+            logits_to_keep=labels.shape[1],
+            histories=batch.histories,
+        )
     loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
     return loss if batch.opinions is None else loss + batch.opinions.cross_entropy(logits)
 
