@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any, Literal
 import torch
 
 from llara_app.errors import UsageError
+
+for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    # oneDNN, which multiplies in bfloat16 on CPUs, keeps code and buffers for the last 1,024 shapes it has met, and
+    # every batch of prompts has another length: without a bound it takes gigabytes and gains no time.
+    os.environ.setdefault(_cache, "32")
 
 Precision = Literal["float32", "mixed", "bfloat16"]
 """Weights and products in single precision; weights in single precision and matrix products in bfloat16; both in
