@@ -89,9 +89,7 @@ def choice_document(choice: Choice, tokenizer: PromptTokenizer, branched: Sequen
     to their probabilities: exactly what a perfect model of the choice would say.
     """
     ids = prompt_ids(choice, tokenizer)
-    answers = [tokenizer.encode_answer(item, choice.mode) for item in choice.prompt.candidates]
-    # An answer that is never chosen is still copied right once it has begun.
-    weights = [max(probability, 1e-6) for probability in choice.probabilities]
+    answers, weights = _weighted_answers(choice, tokenizer)
     targets = _next_tokens(len(ids) - 1, [], answers, weights, FIRST_TOKEN_WEIGHT)
     branches = []
     end = len(ids)
@@ -137,8 +135,7 @@ def rounds_document(choices: Sequence[Choice], tokenizer: PromptTokenizer) -> Do
     for choice in choices:
         ids += prompt_ids(choice, tokenizer) if not ids else further_ids(choice, tokenizer)
         copied_from = copied_from or len(ids)
-        answers = [tokenizer.encode_answer(item, choice.mode) for item in choice.prompt.candidates]
-        weights = [max(probability, 1e-6) for probability in choice.probabilities]
+        answers, weights = _weighted_answers(choice, tokenizer)
         answer = answers[int(np.argmax(choice.probabilities))]
         choosing.add(len(ids) - 1)
         for depth in range(len(answer)):
@@ -164,6 +161,13 @@ def prompt_ids(choice: Choice, tokenizer: PromptTokenizer) -> list[int]:
     user = tokenizer.item_id(choice.user)
     ids = tokenizer.encode(choice.prompt, choice.mode).ids
     return [user if token == tokenizer.user_id else token for token in ids]
+
+
+def _weighted_answers(choice: Choice, tokenizer: PromptTokenizer) -> tuple[list[list[int]], list[float]]:
+    """The answer ids of all candidates, and how likely each is."""
+    answers = [tokenizer.encode_answer(item, choice.mode) for item in choice.prompt.candidates]
+    # An answer that is never chosen is still copied right once it has begun.
+    return answers, [max(probability, 1e-6) for probability in choice.probabilities]
 
 
 def _next_tokens(

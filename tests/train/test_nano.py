@@ -301,3 +301,5 @@ def test_the_shipped_model_answers_with_candidates_and_chooses_by_vectors() -> N
     # What keyed prompts rest on: to find a title by a vector that is like its key.
     vectors = result["choosing"]["vectors"]
     assert vectors["chosen"] > 3 * vectors["chance"]
+    for world in ("sequels", "films", "film-vectors"):
+        assert result["choosing"][world]["chosen"] > 2 * vectors["chance"], world
