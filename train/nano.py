@@ -1,6 +1,7 @@
 """Train the nano LLM: the small Llama that comes with the package, made from generated text alone.
 
     python -m train.nano train --output DIR --minutes 40 --seed 0
+    torchrun --nproc-per-node 2 -m train.nano train --output DIR --minutes 40 --seed 0
     python -m train.nano evaluate DIR
 
 The whole story, top to bottom: a byte-level BPE tokenizer, a small Llama, and prompts to choose from. Copying a title
@@ -12,13 +13,16 @@ the model minutes, where one choice a prompt had not taught it in a quarter of a
 a reason in their titles' words, in facts about films, or in the user's vector; and, since a prompt asks one question
 in hundreds of tokens, many short choices behind one history, and histories in which every film is foretold.
 
-Matrix products are in bfloat16 on processors that have it: a step takes half the time.
+Matrix products are in bfloat16 on processors that have it: a step takes half the time. Several processes read texts
+of their own and step by the mean of their gradients: a thread each is worth more than threads that share products as
+small as these.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -29,6 +33,8 @@ from typing import Any, cast
 import click
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, distributed
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
@@ -42,6 +48,9 @@ logger = logging.getLogger(__name__)
 
 TOKENIZER_SEED = 12345
 """The tokenizer is the same whatever the model's seed, so that models can be exchanged."""
+
+SEEDS_APART = 1_000_000_007
+"""Between the seeds of the texts of processes that train together."""
 
 LOG_FILE = "training_log.jsonl"
 EOS = "<|end|>"
@@ -149,7 +158,7 @@ def train_nano(
     """Train a nano LLM and write its folder.
 
     Args:
-        output: the folder to write; it appears when it is whole, replacing one that is there.
+        output: the folder to write, by the first process; it appears when it is whole, replacing one that is there.
         minutes: how long to train; also the length of the learning rate's schedule.
         max_steps: train for this many optimizer steps instead: then equal seeds give equal models on one machine.
         seed: of the texts, the weights and the projectors.
@@ -164,6 +173,7 @@ def train_nano(
         The log: one record about every 50 steps.
     """
     torch.manual_seed(seed)
+    rank, processes = _join_processes()
     place = choose_device(device)
     if start_from is None:
         tokenizer = tokenizer or train_tokenizer(TextSource(TOKENIZER_SEED))
@@ -173,7 +183,7 @@ def train_nano(
         tokenizer = cast(PreTrainedTokenizerFast, llm.tokenizer)
         model = cast(LlamaForCausalLM, llm.model)
     model.to(place).train()
-    reader = Reader(TextSource(seed, pieces=pieces(tokenizer)), tokenizer)
+    reader = Reader(TextSource(seed + rank * SEEDS_APART, pieces=pieces(tokenizer)), tokenizer)
     log: list[dict[str, float]] = []
     if start_from is not None:
         log = [json.loads(line) for line in (start_from / LOG_FILE).read_text(encoding="utf-8").splitlines()]
@@ -187,14 +197,16 @@ def train_nano(
     saved_at = began
     for step, (llara, batch) in enumerate(reader.batches(model), start=1):
         elapsed = time.monotonic() - began
-        progress = step / max_steps if max_steps else elapsed / (60 * minutes)
-        rate = LEARNING_RATE * min(1.0, step / WARM_UP_STEPS, 0.05 + 0.95 * (1 - progress) / (1 - DECAY_FROM))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         batch = batch.to(place)
         logits = target_logits(llara, batch)
         loss = weighted_loss(logits, batch)
         loss.backward()
+        progress = step / max_steps if max_steps else elapsed / (60 * minutes)
+        if processes > 1:
+            progress = _average(model, progress)
+        rate = LEARNING_RATE * min(1.0, step / WARM_UP_STEPS, 0.05 + 0.95 * (1 - progress) / (1 - DECAY_FROM))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -204,7 +216,7 @@ def train_nano(
         if reader.chooses:
             reader.level = max(reader.level, min(1.0, (progress - RAMP[0]) / (RAMP[1] - RAMP[0])))
         ends = progress >= 1
-        if step % 50 == 0 or ends:
+        if rank == 0 and (step % 50 == 0 or ends):
             record = {
                 "seed": seed,
                 "step": steps_before + step,
@@ -220,12 +232,32 @@ def train_nano(
             losses.clear()
             log.append(record)
             logger.info(json.dumps(record))
-        if ends or time.monotonic() - saved_at > 300:
+        if rank == 0 and (ends or time.monotonic() - saved_at > 300):
             save_nano(output, model, tokenizer, log)
             saved_at = time.monotonic()
         if ends:
             break
+    if processes > 1:
+        distributed.destroy_process_group()
     return log
+
+
+def _join_processes() -> tuple[int, int]:
+    """This process's rank and how many there are: more than one under torchrun."""
+    if "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    distributed.init_process_group()
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def _average(model: LlamaForCausalLM, progress: float) -> float:
+    """Average the gradients over all processes; returns how far they are on average, so that all end at one step."""
+    gradients = [cast(Tensor, parameter.grad) for parameter in model.parameters()]
+    together = torch.cat([parameters_to_vector(gradients), gradients[0].new_tensor([progress])])
+    distributed.all_reduce(together)
+    together /= distributed.get_world_size()
+    vector_to_parameters(together[:-1], gradients)
+    return float(together[-1])
 
 
 def save_nano(

@@ -14,6 +14,9 @@ from train.nano_text import Choice
 FIRST_TOKEN_WEIGHT = 8.0
 """The answer's first token is where the choice is made; what follows is copying."""
 
+ANSWER_WEIGHT = 2.0
+"""The tokens behind it: one that is misspelt or goes on as another title's answers nothing."""
+
 WATCHED_TITLE_WEIGHT = 2.0
 """The same in a history, where more than one film may well be next."""
 
@@ -96,7 +99,7 @@ def choice_document(choice: Choice, tokenizer: PromptTokenizer, branched: Sequen
     for place in branched:
         answer = answers[place]
         for depth in range(1, len(answer)):
-            targets += _next_tokens(end + depth - 1, answer[:depth], answers, weights, 1.0)
+            targets += _next_tokens(end + depth - 1, answer[:depth], answers, weights, ANSWER_WEIGHT)
         branches.append(answer[:-1])
         end += len(answer) - 1
     return Document(ids, tuple(branches), targets, len(ids), frozenset({len(ids) - 1}), choice.free)
