@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ import pytest
 from llara_app.recommend import Recommender
 from tests.small_world import make_world
 from tests.tiny_llm import ARCHITECTURES
+from tests.train.processes import run_in_processes
 from train.checkpoint import training_folder
 from train.finetune import finetune, prepare_run
 
@@ -42,8 +40,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for processes in (1, 2):
         output = tmp_path / f"bundle-{processes}"
         prepare_run(world.store, spec, output)
-        program = tmp_path / "program.py"
-        program.write_text(
+        program = (
             "import sys; from pathlib import Path\n"
             "from llara_app.store import Store\n"
             "from train.checkpoint import training_folder\n"
@@ -52,18 +49,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
             "spec = read_spec(training_folder(output))\n"
             "finetune(Store(sys.argv[1]), spec, output, device='cpu')\n"
         )
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)),
-                *("--master-addr", "127.0.0.1", "--master-port", "0", "--rdzv-backend", "c10d"),
-                *("--rdzv-endpoint", "127.0.0.1:0", str(program)),
-                *(str(world.folder / "llara.db"), str(output)),
-            ],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-            check=True,
-            capture_output=True,
-            timeout=240,
-        )
+        run_in_processes(processes, program, tmp_path, str(world.folder / "llara.db"), str(output))
         assert not training_folder(output).exists()
         log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
         assert [entry["step"] for entry in log] == list(range(5)), "one process writes the log"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from ast import literal_eval
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from llara_app.models.item_vocabulary import FixedItems
 from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import load_llm, nano_folder
 from llara_app.prompts import PromptMode, PromptTokenizer, find_template, prompt_title
+from tests.train.processes import run_in_processes
 from train import nano
 from train.nano_batches import collate
 from train.nano_documents import (
@@ -270,6 +272,39 @@ def test_training_goes_on_from_a_folder_and_repeats_exactly(tmp_path: Path) -> N
     repeated = nano.train_nano(other, max_steps=4, seed=2, start_from=first)
     assert [record["loss"] for record in repeated] == [record["loss"] for record in went_on]
     assert (other / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """Each reads texts of its own; the weights stay equal because the gradients are averaged."""
+    begun = tmp_path / "begun"
+    nano.train_nano(begun, max_steps=1, seed=1, tokenizer=shipped_tokenizer(), **TINY)
+    program = (
+        "import os, sys; from pathlib import Path\n"
+        "from torch.nn.utils import parameters_to_vector\n"
+        "from train import nano\n"
+        "folder, losses, average = Path(sys.argv[1]), [], nano._average\n"
+        "def watched(model, progress):\n"
+        "    before = parameters_to_vector(p.grad for p in model.parameters())\n"
+        "    average(model, progress)\n"
+        "    after = parameters_to_vector(p.grad for p in model.parameters())\n"
+        "    weights = parameters_to_vector(model.parameters())\n"
+        "    losses.append((float(before.norm()), float(after.norm()), float(weights.norm())))\n"
+        "    return progress\n"
+        "nano._average = watched\n"
+        "log = nano.train_nano(folder / 'nano', max_steps=3, seed=2, start_from=folder / 'begun')\n"
+        "rank = os.environ['RANK']\n"
+        "(folder / f'{rank}.txt').write_text(repr((losses, len(log))))\n"
+    )
+    run_in_processes(2, program, tmp_path, str(tmp_path))
+    (first, logged), (second, unlogged) = (literal_eval((tmp_path / f"{rank}.txt").read_text()) for rank in "01")
+    assert len(first) == len(second) == 3
+    for (one, averaged, weights), (other, same, equal) in zip(first, second, strict=True):
+        assert one != other
+        assert (averaged, weights) == (same, equal)
+    assert (logged, unlogged) == (2, 1), "the first process writes the log: one record more than there was"
+    written = [json.loads(line)["step"] for line in (tmp_path / "nano" / nano.LOG_FILE).read_text().splitlines()]
+    assert written == [1, 4]
 
 
 def test_the_shipped_folder_is_whole_and_small() -> None:
