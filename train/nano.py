@@ -171,10 +171,15 @@ def train_nano(
 
     Returns:
         The log: one record about every 50 steps.
+
+    Raises:
+        ValueError: several processes were started for a GPU: the model is too small to be worth more than one.
     """
     torch.manual_seed(seed)
     rank, processes = _join_processes()
     place = choose_device(device)
+    if processes > 1 and place.type != "cpu":
+        raise ValueError(f"{processes} processes share a training on the CPU alone, not on {place}: start one")
     if start_from is None:
         tokenizer = tokenizer or train_tokenizer(TextSource(TOKENIZER_SEED))
         model = build_model(tokenizer, **changes)

@@ -332,9 +332,9 @@ def test_the_shipped_model_loads_and_reads_every_packaged_template() -> None:
 @pytest.mark.slow
 def test_the_shipped_model_answers_with_candidates_and_chooses_by_vectors() -> None:
     result = evaluate_nano(nano_folder(), rows=200)
-    assert result["valid_ratio"] >= 0.8
+    assert result["valid_ratio"] >= 0.88
     # What keyed prompts rest on: to find a title by a vector that is like its key.
     vectors = result["choosing"]["vectors"]
-    assert vectors["chosen"] > 3 * vectors["chance"]
+    assert vectors["chosen"] > 6 * vectors["chance"]
     for world in ("sequels", "films", "film-vectors"):
-        assert result["choosing"][world]["chosen"] > 2 * vectors["chance"], world
+        assert result["choosing"][world]["chosen"] > 4 * vectors["chance"], world

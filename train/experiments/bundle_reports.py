@@ -37,7 +37,7 @@ def behaviour_report(
         question="Does it use behaviour tokens, titles and order? Each is taken away, the rest stays as it is.",
         background=[
             f"{as_it_is.dataset}: {as_it_is.n:,} users, {as_it_is.num_candidates} candidates, "
-            f"{as_it_is.redraws} redraws, candidates {as_it_is.candidates_hash[:12]}.",
+            f"redraws: {as_it_is.redraws}, candidates {as_it_is.candidates_hash[:12]}.",
             RIGOUR,
         ],
         readings=[finding.reading for finding in findings],

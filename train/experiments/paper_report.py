@@ -60,7 +60,7 @@ def paper_report(design: Design, measured: Sequence[Measured], command: str) -> 
     first = found[0].combined
     data = (
         f"{first.dataset}, protocol {design.data.protocol}, {design.asked.split} split: {first.n:,} users, "
-        f"{first.num_candidates} candidates, {first.redraws} redraws. Candidates {first.candidates_hash[:12]}. "
+        f"{first.num_candidates} candidates, redraws: {first.redraws}. Candidates {first.candidates_hash[:12]}. "
         f"LLM {design.settings['llm']}, prompt template {design.settings['template_name']}."
     )
     background = [data, RIGOUR, design.expected]
