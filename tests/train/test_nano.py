@@ -283,18 +283,18 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         "import os, sys; from pathlib import Path\n"
         "from torch.nn.utils import parameters_to_vector\n"
         "from train import nano\n"
-        "folder, losses, average = Path(sys.argv[1]), [], nano._average\n"
+        "folder, norms, average = Path(sys.argv[1]), [], nano._average\n"
         "def watched(model, progress):\n"
         "    before = parameters_to_vector(p.grad for p in model.parameters())\n"
         "    average(model, progress)\n"
         "    after = parameters_to_vector(p.grad for p in model.parameters())\n"
         "    weights = parameters_to_vector(model.parameters())\n"
-        "    losses.append((float(before.norm()), float(after.norm()), float(weights.norm())))\n"
+        "    norms.append((float(before.norm()), float(after.norm()), float(weights.norm())))\n"
         "    return progress\n"
         "nano._average = watched\n"
         "log = nano.train_nano(folder / 'nano', max_steps=3, seed=2, start_from=folder / 'begun')\n"
         "rank = os.environ['RANK']\n"
-        "(folder / f'{rank}.txt').write_text(repr((losses, len(log))))\n"
+        "(folder / f'{rank}.txt').write_text(repr((norms, len(log))))\n"
     )
     run_in_processes(2, program, tmp_path, str(tmp_path))
     (first, logged), (second, unlogged) = (literal_eval((tmp_path / f"{rank}.txt").read_text()) for rank in "01")
