@@ -61,6 +61,7 @@ NANO = "nano"
 @click.option("--micro-batch-size", type=int, help="Examples in one forward pass.")
 @click.option("--learning-rate", type=float, help="The peak.")
 @click.option("--lora-rank", type=int, help="Rank of the LoRA weights.")
+@click.option("--lora-dropout", type=float, help="Dropout before the LoRA weights [0.1; nano: 0].")
 @click.option("--candidates", "num_candidates", type=int, help="Titles in each prompt [default: 20].")
 @click.option("--max-length", type=int, help="Tokens of a prompt and its answer; oldest history goes first.")
 @click.option(
@@ -74,7 +75,13 @@ NANO = "nano"
 @click.option("--tensorboard", is_flag=True, default=None, help="Also log for TensorBoard.")
 @shared.device
 @click.option("--output", type=click.Path(path_type=Path), help="The bundle's folder [default: under --home].")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the interrupted run of this --output.")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="",
+    metavar="[FOLDER]",
+    help="Go on with the interrupted run of this folder, or of --output.",
+)
 def train(
     dataset: str | None,
     llm: str | None,
@@ -85,7 +92,7 @@ def train(
     config_file: Path | None,
     device: str | None,
     output: Path | None,
-    resume: Path | None,
+    resume: str | None,
     **options: Any,
 ) -> None:
     """Fine-tune an LLM on hybrid prompts along a curriculum, and leave a bundle.
@@ -97,17 +104,19 @@ def train(
         given["seed"] = settings().seed
     with settings().open_store() as store:
         if resume is not None:
-            chosen = [dataset, llm, revision, encoder, protocol, template, config_file, output, *given.values()]
-            if any(value is not None for value in chosen):
+            chosen = [dataset, llm, revision, encoder, protocol, template, config_file, *given.values()]
+            if any(value is not None for value in chosen) or (resume and output):
                 raise UsageError(
                     "--resume takes no other settings",
                     "a run goes on as it began",
-                    "Give --resume and --device only.",
+                    "Give the run's folder once, and --device only.",
                 )
+            output = Path(resume) if resume else output
+            if output is None:
+                raise UsageError("Which run?", "--resume names no folder", "Pass --resume FOLDER.")
             from train.checkpoint import training_folder
             from train.finetune import read_spec
 
-            output = resume
             spec = read_spec(training_folder(output))
         else:
             if dataset is None:

@@ -176,6 +176,14 @@ def test_an_encoder_of_another_split_is_refused(ask: Ask, world: World, llara_ho
 
 def test_resume_takes_no_other_settings(ask: Ask, tmp_path: Path) -> None:
     assert "takes no other settings" in ask("train", "--resume", tmp_path, "--epochs", 3, code=2)
+    assert "takes no other settings" in ask("train", "--resume", tmp_path, "--output", tmp_path, code=2)
+    assert "Which run?" in ask("train", "--resume", code=2)
+
+
+@pytest.mark.parametrize("folder", [("--resume",), ("--resume", "--output"), ("--output",)])
+def test_the_folder_to_resume_is_given_once(folder: tuple[str, ...], ask: Ask, tmp_path: Path) -> None:
+    last = () if "--resume" in folder else ("--resume",)
+    assert str(tmp_path / "gone") in ask("train", *folder, tmp_path / "gone", *last, code=1)
 
 
 def test_a_run_is_recorded(world: World, bundles: tuple[Path, Path]) -> None:
