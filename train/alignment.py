@@ -23,7 +23,6 @@ from llara_app.models.llara import left_pad
 from llara_app.models.users import encoder_histories
 from llara_app.prompts import HybridPrompt, PromptMode, prompt_title
 from llara_app.prompts.prompt import ItemMention, Role, Text
-from llara_app.sequences import MAX_HISTORY
 from train.batches import IGNORED, Batch, ExampleKey, Opinions, PromptDataset, draw_negatives
 from train.teacher import Teacher
 
@@ -96,14 +95,14 @@ class AlignmentLists:
         drawn = rng.integers(len(data.rows), size=DRAWS_PER_ANSWER * self.num_answers).tolist()
         answered: dict[int, list[int]] = {}
         for row in drawn:
-            history, taken = self._row(row)
+            history, taken = self._row(row, rng)
             if len(answered) < self.num_answers:
                 answered.setdefault(taken, history)
         others = draw_negatives(
             rng, np.array(list(answered), dtype=np.int32), len(data.catalogue), data.num_candidates - len(answered)
         )
         candidates = rng.permutation([*answered, *others]).tolist()
-        alone = [self._row(row)[0] for row in rng.integers(len(data.rows), size=data.num_candidates).tolist()]
+        alone = [self._row(row, rng)[0] for row in rng.integers(len(data.rows), size=data.num_candidates).tolist()]
         ids = [*tokenizer.prefix_ids, *self._list([data.catalogue[index] for index in candidates])]
         labels = [IGNORED] * len(ids)
         histories: list[list[int]] = []
@@ -122,11 +121,11 @@ class AlignmentLists:
             )
         return AlignmentList(ExampleKey(step, slot, drawn[0]), ids, labels, candidates, histories)
 
-    def _row(self, row: int) -> tuple[list[int], int]:
+    def _row(self, row: int, rng: np.random.Generator) -> tuple[list[int], int]:
         """A training row's history, and what was taken next."""
-        user, position = int(self.dataset.rows.users[row]), int(self.dataset.rows.targets[row])
-        history = self.dataset.sequences.history(user)
-        return history[max(0, position - MAX_HISTORY) : position].tolist(), int(history[position])
+        data = self.dataset
+        taken = data.sequences.history(int(data.rows.users[row]))[data.rows.targets[row]]
+        return data.shown_history(row, rng), int(taken)
 
     def _title(self, index: int) -> list[int]:
         """An item's title as it stands in a list, with the separator behind it."""

@@ -126,6 +126,7 @@ class PromptDataset(Dataset[Example]):
         template: the prompt's words.
         prompt_tokenizer: the joint tokenizer.
         num_candidates: titles to choose from, the true one among them.
+        thinning: share of a history that is left out at random, at most; each example draws its own share.
         max_length: tokens of prompt and answer together; the oldest history is dropped first.
         encoder_history: items that the encoder reads for the user's token, at most.
     """
@@ -140,6 +141,7 @@ class PromptDataset(Dataset[Example]):
         prompt_tokenizer: PromptTokenizer,
         *,
         num_candidates: int = 20,
+        thinning: float = 0.0,
         max_length: int | None = None,
         encoder_history: int = MAX_HISTORY,
     ) -> None:
@@ -150,6 +152,7 @@ class PromptDataset(Dataset[Example]):
         self.template = template
         self.prompt_tokenizer = prompt_tokenizer
         self.num_candidates = num_candidates
+        self.thinning = thinning
         self.max_length = max_length
         self.encoder_history = encoder_history
         # Negatives exclude what the user took in the training rows; later items are unknown to training.
@@ -168,7 +171,7 @@ class PromptDataset(Dataset[Example]):
             rng, history[: self._last_target[user] + 1], len(self.catalogue), self.num_candidates - 1
         )
         candidates.insert(int(rng.integers(self.num_candidates)), target.index)
-        shown = history[max(0, position - MAX_HISTORY) : position].tolist()
+        shown = self.shown_history(key.row, rng)
         prompt = build_prompt(
             self.template, [self.catalogue[i] for i in shown], [self.catalogue[i] for i in candidates]
         )
@@ -178,8 +181,18 @@ class PromptDataset(Dataset[Example]):
         encoded = self.prompt_tokenizer.encode(prompt, mode, room)
         return Example(key, mode, encoded.ids, answer, shown, candidates)
 
+    def shown_history(self, row: int, rng: np.random.Generator) -> list[int]:
+        """The last items before a row's target, oldest first, of what thinning leaves of them; one at least."""
+        user, position = int(self.rows.users[row]), int(self.rows.targets[row])
+        past = self.sequences.history(user)[:position]
+        if self.thinning:
+            kept = past[rng.random(len(past)) >= rng.uniform(0, self.thinning)]
+            past = kept if len(kept) else past[-1:]
+        shown: list[int] = past[-MAX_HISTORY:].tolist()
+        return shown
+
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each row's history and answer as text, ``[n]``: what sorts it into a length bucket."""
+        """Tokens of each row's whole history and answer as text, ``[n]``: what sorts it into a length bucket."""
         title = np.array(
             [len(self.prompt_tokenizer.encode_answer(item, PromptMode.TEXT)) for item in self.catalogue],
             dtype=np.int64,

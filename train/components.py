@@ -122,6 +122,7 @@ def make_dataset(store: Store, spec: RunSpec, catalogue: Catalogue, llm: LLM, mo
         find_template(spec.template),
         PromptTokenizer(llm.tokenizer, model.vocabulary_size, len(catalogue)),
         num_candidates=config.num_candidates,
+        thinning=config.thinning,
         max_length=min(limits, default=None),
         encoder_history=MAX_HISTORY if model.users is None else model.users.encoder.max_history,
     )

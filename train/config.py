@@ -23,6 +23,9 @@ class FinetuneConfig(BaseModel):
         curriculum: the schedule of p(tau), a name in :data:`train.curriculum.SCHEDULES`.
         easy_mode, hard_mode: the prompt modes that the curriculum moves between.
         num_candidates: titles in each prompt, the true one among them.
+        thinning: share of the history that an example leaves out at random, at most. The encoder ranks the rows it
+            learned from better than any others, and an LLM that reads its tokens there trusts them too much;
+            thinned histories it never saw.
         epochs: passes of the curriculum over the training rows; `max_steps` cuts them short.
         batch_size: examples in an optimizer step, over all processes and accumulated micro-batches.
         micro_batch_size: examples in one forward pass of one process.
@@ -46,6 +49,7 @@ class FinetuneConfig(BaseModel):
     easy_mode: PromptMode = PromptMode.TEXT
     hard_mode: PromptMode = PromptMode.HYBRID
     num_candidates: int = Field(20, ge=2, le=1000)
+    thinning: float = Field(0, ge=0, lt=1)
     epochs: float = Field(5, gt=0)
     max_steps: int | None = Field(None, ge=1)
     alignment_steps: int = Field(0, ge=0)
@@ -79,6 +83,7 @@ NANO_DEFAULTS: Mapping[str, Any] = {
     "epochs": 1,
     "alignment_steps": 300,
     "distillation": 0.5,
+    "thinning": 0.6,
     "batch_size": 32,
     "micro_batch_size": 16,
     "learning_rate": 1.5e-3,

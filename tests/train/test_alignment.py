@@ -12,10 +12,11 @@ from llara_app.encoders import load_encoder
 from llara_app.errors import PromptTooLongError
 from llara_app.models.llm import load_llm
 from llara_app.prompts import PromptTokenizer, find_template
+from llara_app.sequences import MAX_HISTORY
 from llara_app.step_report import StepReport
 from tests.small_world import NUM_ITEMS, World, make_world
 from train.alignment import AlignmentList, AlignmentLists
-from train.batches import IGNORED, Opinions, PromptDataset
+from train.batches import IGNORED, ExampleKey, Opinions, PromptDataset
 from train.components import build_model
 from train.curriculum import Curriculum
 from train.finetune import finetune, prepare_run
@@ -34,7 +35,7 @@ def lists(world: World) -> AlignmentLists:
     return make_lists(world)
 
 
-def make_lists(world: World, max_length: int | None = None) -> AlignmentLists:
+def make_lists(world: World, max_length: int | None = None, thinning: float = 0.0) -> AlignmentLists:
     llm = load_llm(str(world.llm))
     tokenizer = PromptTokenizer(llm.tokenizer, llm.model.get_input_embeddings().weight.shape[0], NUM_ITEMS)
     encoder = load_encoder(world.encoder)[0]
@@ -46,6 +47,7 @@ def make_lists(world: World, max_length: int | None = None) -> AlignmentLists:
         find_template("movie-keyed"),
         tokenizer,
         num_candidates=10,
+        thinning=thinning,
         max_length=max_length,
         encoder_history=encoder.max_history,
     )
@@ -78,6 +80,42 @@ def test_a_list_holds_each_candidate_once_and_asks_many_users(lists: AlignmentLi
     asked = questions(lists, made)
     assert [number for number, _ in asked] == list(range(15)) == list(range(len(made.histories)))
     assert [bool(title) for _, title in asked] == [True] * 5 + [False] * 10
+
+
+def is_part_of(part: list[int], whole: list[int]) -> bool:
+    """Whether some of a history's items, in turn, are `part`."""
+    rest = iter(whole)
+    return all(item in rest for item in part)
+
+
+def test_thinning_leaves_a_random_part_of_a_history_out(world: World) -> None:
+    whole, thinned = make_lists(world).dataset, make_lists(world, thinning=0.9).dataset
+    num_shown = []
+    for row in range(0, len(whole), 7):
+        user, position = int(whole.rows.users[row]), int(whole.rows.targets[row])
+        past = whole.sequences.history(user)[:position].tolist()
+        keys = [ExampleKey(step, 0, row) for step in range(8)]
+        assert {tuple(whole[key].history) for key in keys} == {tuple(past[-MAX_HISTORY:])}
+        for key in keys:
+            example = thinned[key]
+            assert example == thinned[key]
+            assert 1 <= len(example.history) <= MAX_HISTORY
+            assert is_part_of(example.history, past)
+            assert example.prompt_ids.count(thinned.prompt_tokenizer.user_id) == 1
+            num_shown.append(len(example.history) / len(past))
+    assert min(num_shown) < 0.3 < np.mean(num_shown) < 0.8 < max(num_shown)
+
+
+def test_alignment_asks_thinned_users(world: World) -> None:
+    lists = make_lists(world, thinning=0.9)
+    pasts = [
+        lists.dataset.sequences.history(int(user))[:position].tolist()
+        for user, position in zip(lists.dataset.rows.users, lists.dataset.rows.targets, strict=True)
+    ]
+    asked = [history for slot in range(4) for history in lists.make(0, slot).histories]
+    assert all(any(is_part_of(history, past) for past in pasts) for history in asked)
+    unthinned = {tuple(past[-MAX_HISTORY:]) for past in pasts}
+    assert sum(tuple(history) not in unthinned for history in asked) > len(asked) / 2
 
 
 def test_a_title_behind_a_user_is_what_that_user_took_next(lists: AlignmentLists) -> None:
