@@ -32,7 +32,7 @@ from train.experiments.designs import Study, encoder_choice, morec_choice, rq1
 from train.experiments.leakage import checked_splits, require_not_trained_on
 from train.experiments.parts import Finetuning, LLMChoice, RandomEncoder, TrainedEncoder, TrainedMoRec
 from train.experiments.plan import Data
-from train.experiments.plots import Curve
+from train.experiments.plots import CURVE_POINTS, Curve
 from train.experiments.report import open_folder, write_report
 from train.experiments.report_content import Made, Picture, Report, Table
 from train.experiments.report_markdown import markdown
@@ -356,5 +356,8 @@ def test_a_curve_is_the_mean_over_seeds_and_neighbouring_steps() -> None:
     assert short.steps.tolist() == [1, 2, 3]
     assert short.loss.tolist() == [2, 3, 4]
     long = Curve.of("a", [log(0.0, 1000)])
-    assert len(long.steps) == len(long.loss) == 100
+    assert len(long.steps) == len(long.loss) == CURVE_POINTS
     assert long.loss.mean() == pytest.approx(np.arange(1000).mean())
+    aligned = [replace(step, loss=9.0, aligning=True) for step in log(0.0, 5)]
+    after = Curve.of("a", [[*aligned, *log(1.0, 3)]])
+    assert (after.steps.tolist(), after.loss.tolist()) == ([1, 2, 3], [1, 2, 3])

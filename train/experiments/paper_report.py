@@ -54,7 +54,7 @@ def paper_report(design: Design, measured: Sequence[Measured], command: str) -> 
         )
     ]
     if trainings:
-        pictures.append(Picture("curves", "Loss and p(tau) over training.", plots.curves(trainings)))
+        pictures.append(Picture("curves", "Loss and p(tau) over the curriculum.", plots.curves(trainings)))
     if (timed := plots.speed(headline)) is not None:
         pictures.append(Picture("speed", "Accuracy against time.", timed))
     first = found[0].combined

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from llara_app.paper import PAPER_ROWS, paper_hit_ratio, paper_interval
 from llara_app.step_report import StepReport
@@ -20,12 +21,16 @@ from train.metrics import FloatArray, PairedDifference
 COLOURS = {"behaviour": "#1b7f79", "text": "#8a5a9e", "hybrid": "#c8553d"}
 PAPER_COLOUR = "#8c8c8c"
 MARKERS = "osD^vP*X"
-CURVE_POINTS = 100
+CURVE_POINTS = 40
+LINE_STYLES = ("-", "--", "-.", ":")
+"""Curves lie on each other where systems learn alike."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A training over its optimizer steps, averaged over seeds and neighbouring steps.
+    """A training over the curriculum's optimizer steps, averaged over seeds and neighbouring steps.
+
+    Alignment is left out: its questions are others, and so is what their loss means.
 
     Attributes:
         steps, loss, probability: ``[at most CURVE_POINTS]``; loss in nats a token of the answer, p(tau).
@@ -39,6 +44,7 @@ class Curve:
     @classmethod
     def of(cls, system: str, logs: Sequence[Sequence[StepReport]]) -> Curve:
         """From the steps of each seed, all of the same length."""
+        logs = [[step for step in log if not step.aligning] for log in logs]
         length = min(len(log) for log in logs)
         groups = np.array_split(np.arange(length), min(length, CURVE_POINTS))
         loss = np.mean([[step.loss for step in log[:length]] for log in logs], axis=0)
@@ -80,18 +86,22 @@ def accuracy(outcomes: Sequence[Outcome], *, with_paper: bool) -> bytes:
 
 
 def curves(trainings: Sequence[Curve]) -> bytes:
-    """Loss above, p(tau) below, over the optimizer steps."""
-    figure = Figure(figsize=(8, 6), layout="constrained")
+    """Loss above, p(tau) below, over the curriculum's optimizer steps."""
+    figure = Figure(figsize=(10, 6), layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    for training in trainings:
-        (line,) = upper.plot(training.steps, training.loss, label=training.system)
-        lower.plot(training.steps, training.probability, color=line.get_color())
+    for training, style in zip(trainings, itertools.cycle(LINE_STYLES), strict=False):
+        (line,) = upper.plot(training.steps, training.loss, style, label=training.system)
+        lower.plot(training.steps, training.probability, style, color=line.get_color())
+    upper.set_yscale("log")
+    upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    upper.yaxis.set_major_formatter("{x:g}")
+    upper.yaxis.set_minor_formatter(NullFormatter())
     upper.set_ylabel("loss, nats a token")
-    upper.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     lower.set_ylabel("p(tau)")
     lower.set_ylim(-0.05, 1.05)
-    lower.set_xlabel("optimizer step")
+    lower.set_xlabel("optimizer step of the curriculum")
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
     return _png(figure)
