@@ -11,11 +11,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import T5Config
@@ -25,6 +26,9 @@ from llara_app.cli.experiment_paper import LiveDisplay
 from llara_app.cli.main import run as llara
 from llara_app.encoders import EncoderManifest, load_encoder
 from llara_app.models.manifest import Manifest
+from llara_app.prompts import HybridPrompt, PromptMode
+from llara_app.ranking import CandidateScores
+from llara_app.recommend import Proposer, Recommender
 from llara_app.reports import Report
 from llara_app.step_report import StepReport
 from llara_app.store import Store
@@ -35,6 +39,7 @@ from tests.tiny_llm import make_tokenizer
 from tests.train.experiment_support import DESIGNS, References, study, workshop
 from train.experiments.designs import encoder_choice, morec_choice
 from train.experiments.plan import Design
+from train.experiments.retrieve import METRICS, retrieve_and_rank
 from train.experiments.runner import Silent, Workshop, run
 
 
@@ -402,6 +407,43 @@ def test_the_demo_finds_the_results(rq1: Path) -> None:
 
     found: list[Measured] = list(_walk("results", json.loads((rq1 / "results.json").read_text())))
     assert {each.system for each in found} >= {"TALLRec", "LLaRA (GRU4Rec)", "LLaRA (GRU4Rec), greedy answers"}
+
+
+class Echo:
+    """Ranks as the encoder does; prompts tell their candidates' items, in the prompts' own order."""
+
+    engine = "echo"
+    num_behaviour = NUM_ITEMS
+
+    def __init__(self, proposer: Proposer) -> None:
+        self.proposer = proposer
+
+    def score(self, prompts: Sequence[HybridPrompt], mode: PromptMode) -> list[CandidateScores]:
+        return [self.scores_of(prompt) for prompt in prompts]
+
+    def scores_of(self, prompt: HybridPrompt) -> CandidateScores:
+        scores = self.proposer.encoder_scores(prompt.history)
+        return CandidateScores(np.array([scores[item.index] for item in prompt.candidates], dtype=np.float64))
+
+    def generate(self, prompts: Sequence[HybridPrompt], mode: PromptMode) -> list[str]:
+        raise NotImplementedError
+
+
+@pytest.mark.slow
+def test_an_llm_that_ranks_as_the_encoder_does_gets_the_encoder_s_figures(world: World, tmp_path: Path) -> None:
+    asked = study(world, max_steps=1)
+    part = DESIGNS["rq3"](asked).systems[0].subjects[0].part
+    assert part is not None
+    bundle = Recommender.load(workshop(world, tmp_path, asked).folder(part, ""), device="cpu")
+    echo = Recommender(bundle.manifest, bundle.catalogue, bundle.encoder, Echo(bundle))
+    rows = world.store.split("small", "leave-one-out", "test").with_min_history()
+    retrieval = retrieve_and_rank(echo, world.store.sequences("small"), rows, 20)
+    found = retrieval.encoder.per_user["mrr"] >= 1 / 20
+    assert 5 < found.sum() < len(rows)
+    for metric in METRICS:
+        np.testing.assert_allclose(
+            retrieval.llm.per_user[metric][found], retrieval.encoder.per_user[metric][found], err_msg=metric
+        )
 
 
 @pytest.mark.slow

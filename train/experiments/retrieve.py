@@ -111,8 +111,10 @@ def retrieve_and_rank(
         scores = recommender.encoder_scores(history)
         scores[[item.index for item in history]] = -np.inf
         encoder_ranks[row] = (scores >= scores[target]).sum()
-        proposals = [item.index for item in recommender.propose(history, count)]
-        prompts.append(recommender.prompt(history, [catalogue[index] for index in proposals]))
+        prompt = recommender.prompt(history, recommender.propose(history, count))
+        # In the prompt's order, which is not the encoder's: scores come back in it.
+        proposals = [item.index for item in prompt.candidates]
+        prompts.append(prompt)
         places.append(proposals.index(target) if target in proposals else None)
         digest.update(np.array([user, *proposals], dtype="<i8").tobytes())
 
