@@ -139,7 +139,7 @@ def retrieve(bundle: str, split: str, count: int, output: Path | None, device: s
     from train.experiments.bundle_reports import retrieval_report
     from train.experiments.leakage import checked_splits
     from train.experiments.report import open_folder
-    from train.experiments.retrieve import retrieve_and_rank
+    from train.experiments.retrieve import retrieve_and_rank, windows
 
     folder = find_bundle(bundle)
     manifest = Manifest.read(folder)
@@ -154,7 +154,8 @@ def retrieve(bundle: str, split: str, count: int, output: Path | None, device: s
     assert isinstance(recommender.ranker, TorchRanker)
     keeper = Keeper(asked, recommender.ranker.model.device)
     with progress_bar() as progress:
-        task = progress.add_task(f"{folder.name}, users", total=len(rows))
+        passes = windows(min(count, info.num_items), manifest.num_candidates)
+        task = progress.add_task(f"{folder.name}, prompts", total=len(rows) * len(passes))
         retrieval = retrieve_and_rank(
             recommender, sequences, rows, count, lambda done: progress.advance(task, done), keeper
         )

@@ -13,12 +13,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import T5Config
 
 from llara_app import locations
@@ -39,7 +42,7 @@ from tests.tiny_llm import make_tokenizer
 from tests.train.experiment_support import DESIGNS, References, study, workshop
 from train.experiments.designs import encoder_choice, morec_choice
 from train.experiments.plan import Design
-from train.experiments.retrieve import METRICS, retrieve_and_rank
+from train.experiments.retrieve import METRICS, retrieve_and_rank, windows
 from train.experiments.runner import Silent, Workshop, run
 
 
@@ -427,6 +430,16 @@ class Echo:
 
     def generate(self, prompts: Sequence[HybridPrompt], mode: PromptMode) -> list[str]:
         raise NotImplementedError
+
+
+@given(count=st.integers(1, 60), size=st.integers(2, 20))
+def test_windows_carry_the_best_half_of_each_to_the_next(count: int, size: int) -> None:
+    slices = [range(count)[each] for each in windows(count, size)]
+    assert {place for each in slices for place in each} == set(range(count))
+    assert slices[-1].start == 0 and slices[0].stop == count
+    assert all(len(each) == min(count, size) for each in slices)
+    for last, each in pairwise(slices):
+        assert each.start < last.start and each.stop - last.start >= size - size // 2
 
 
 @pytest.mark.slow

@@ -71,6 +71,11 @@ def retrieval_report(
             f"{retrieval.llm.dataset}: {retrieval.llm.n:,} users, {retrieval.proposed} proposals out of the whole "
             f"catalogue. The next item is among them for {100 * retrieval.found:.1f} % of users; for the others "
             "the LLM cannot be right.",
+            f"The LLM orders {retrieval.window} proposals at a time, as many as it was trained on, from the last to "
+            "the first; each window shares half of its proposals with the one before (sliding windows, Sun et al., "
+            "2023)."
+            if retrieval.proposed > retrieval.window
+            else "The LLM orders all proposals at once.",
             RIGOUR,
         ],
         readings=[gain.reading for gain in gains],
@@ -99,6 +104,7 @@ def retrieval_report(
             "bundle": bundle,
             "settings": dict(settings),
             "proposed": retrieval.proposed,
+            "window": retrieval.window,
             "found": retrieval.found,
             "systems": [{"system": name, **each.as_document()} for name, each in systems.items()],
             "gains": [gain.as_document() for gain in gains],

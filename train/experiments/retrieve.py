@@ -2,26 +2,32 @@
 
 Twenty sampled candidates flatter every system. This is what a person gets: nothing but the history is given, and an
 item that the encoder does not propose is lost to the LLM.
+
+An LLM that was trained to choose among twenty titles is not asked about a hundred at once. It orders as many as it
+was trained on at a time, from the encoder's last proposals to its first; each window begins half a window before the
+one that was ordered last, and so takes the better half of it along (the sliding windows of Sun et al., 2023, "Is
+ChatGPT Good at Search?").
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from llara_app.catalogue import Item
 from llara_app.recommend import Recommender
 from llara_app.sequences import Sequences, Split
 from train.experiments.kept import Keep, measured_now
-from train.metrics import Evaluation, PairedDifference, RankArray, holm, ranks_from_scores
+from train.metrics import Evaluation, PairedDifference, RankArray, holm
 
 METRICS = {"hit_ratio_at_1": "HR@1", "hit_ratio_at_10": "HR@10", "ndcg_at_10": "NDCG@10"}
 """What is compared, as one family."""
 
 CHUNK = 16
-"""Prompts handed to the ranker at a time: with a hundred candidates they are long."""
+"""Prompts handed to the ranker at a time."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,14 @@ class Retrieval:
 
     Attributes:
         proposed: how many items the encoder proposes to each user.
+        window: how many of them the LLM orders at a time.
         found: share of users whose next item is among them: the most that the LLM can reach.
         encoder: the encoder's own order of the whole catalogue.
         llm: the LLM's order of the proposals; an item that was not proposed is a miss.
     """
 
     proposed: int
+    window: int
     found: float
     encoder: Evaluation
     llm: Evaluation
@@ -93,17 +101,17 @@ def retrieve_and_rank(
     Args:
         rows: each with at least one item of history.
         count: proposals for each user, or as many as there are.
-        progress: told how many more rows the LLM has done.
+        progress: told how many more windows the LLM has ordered (:func:`windows` of them for each row).
         keep: remembers the LLM's evaluation by the hash of what was proposed, so that it is measured once; the
             encoder's takes no time.
 
     Raises:
         PromptTooLongError: that many candidates do not fit into the LLM's context.
     """
-    catalogue, mode = recommender.catalogue, recommender.manifest.mode
+    catalogue, size = recommender.catalogue, recommender.manifest.num_candidates
     encoder_ranks = np.empty(len(rows), dtype=np.int64)
-    prompts, places = [], []
-    digest = hashlib.sha256()
+    targets, histories, proposals = [], [], []
+    digest = hashlib.sha256(f"windows of {size}".encode())
     for row, (user, position) in enumerate(zip(rows.users, rows.targets, strict=True)):
         items = sequences.history(int(user))
         history = [catalogue[int(index)] for index in items[: int(position)]]
@@ -111,22 +119,18 @@ def retrieve_and_rank(
         scores = recommender.encoder_scores(history)
         scores[[item.index for item in history]] = -np.inf
         encoder_ranks[row] = (scores >= scores[target]).sum()
-        prompt = recommender.prompt(history, recommender.propose(history, count))
-        # In the prompt's order, which is not the encoder's: scores come back in it.
-        proposals = [item.index for item in prompt.candidates]
-        prompts.append(prompt)
-        places.append(proposals.index(target) if target in proposals else None)
-        digest.update(np.array([user, *proposals], dtype="<i8").tobytes())
+        proposed = recommender.propose(history, count)
+        targets.append(target)
+        histories.append(history)
+        proposals.append(proposed)
+        digest.update(np.array([user, *(item.index for item in proposed)], dtype="<i8").tobytes())
+    found = [catalogue[target] in proposed for target, proposed in zip(targets, proposals, strict=True)]
 
     def llm_ranks() -> RankArray:
         ranks = np.full(len(rows), len(catalogue), dtype=np.int64)
-        for first in range(0, len(prompts), CHUNK):
-            chunk = prompts[first : first + CHUNK]
-            for row, scored in enumerate(recommender.ranker.score(chunk, mode), first):
-                if (place := places[row]) is not None:
-                    ranks[row] = ranks_from_scores(scored.log_likelihoods, np.array(place))
-            if progress is not None:
-                progress(len(chunk))
+        for row, ordered in enumerate(_order_by_llm(recommender, histories, proposals, progress)):
+            if found[row]:
+                ranks[row] = 1 + ordered.index(catalogue[targets[row]])
         return ranks
 
     def evaluation(ranks: RankArray) -> Evaluation:
@@ -137,6 +141,39 @@ def retrieve_and_rank(
             candidates_hash=digest.hexdigest(),
         )
 
-    found = sum(place is not None for place in places) / len(rows)
     llm = keep(f"proposals {digest.hexdigest()}", lambda: evaluation(llm_ranks()))
-    return Retrieval(count, found, evaluation(encoder_ranks), llm)
+    return Retrieval(count, size, float(np.mean(found)), evaluation(encoder_ranks), llm)
+
+
+def windows(count: int, size: int) -> list[slice]:
+    """Slices of at most `size` out of `count`, from the last to the first, each half a window before the one ahead.
+
+    Together they hold everything; any two neighbours share at least half a window, so the best half of a window is
+    always compared with what stands before it.
+    """
+    step = max(1, size // 2)
+    starts = [*range(max(0, count - size), 0, -step), 0]
+    return [slice(start, start + size) for start in starts]
+
+
+def _order_by_llm(
+    recommender: Recommender,
+    histories: Sequence[Sequence[Item]],
+    proposals: Sequence[Sequence[Item]],
+    progress: Callable[[int], None] | None,
+) -> list[list[Item]]:
+    """The proposals of each history, best first, window by window."""
+    orders = [list(each) for each in proposals]
+    passes = [windows(len(each), recommender.manifest.num_candidates) for each in orders]
+    for number in range(max(map(len, passes))):
+        asked = [row for row, slices in enumerate(passes) if number < len(slices)]
+        for first in range(0, len(asked), CHUNK):
+            chunk = asked[first : first + CHUNK]
+            prompts = [recommender.prompt(histories[row], orders[row][passes[row][number]]) for row in chunk]
+            scores = recommender.ranker.score(prompts, recommender.manifest.mode)
+            for row, prompt, scored in zip(chunk, prompts, scores, strict=True):
+                best_first = np.argsort(-scored.log_likelihoods, kind="stable")
+                orders[row][passes[row][number]] = [prompt.candidates[place] for place in best_first]
+            if progress is not None:
+                progress(len(chunk))
+    return orders
