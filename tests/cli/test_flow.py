@@ -107,6 +107,15 @@ def test_recommend_among_given_candidates(ask: Ask, tmp_path: Path, bundles: tup
     assert sum(entry["probability"] for entry in document["items"]) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("count", "told"), [(5, False), (6, True)])
+def test_more_candidates_than_the_llm_was_trained_on_are_said_to_be_so(
+    count: int, told: bool, world: World, bundles: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["recommend", "--bundle", str(bundles[0]), "--user", "u003", "--candidates", str(count)]
+    assert run([*words, "--db", str(world.folder / "llara.db")]) == 0
+    assert ("trained to choose among 5" in capsys.readouterr().err) is told
+
+
 def test_prompt_shows_behaviour_tokens(ask: Ask, bundles: tuple[Path, Path]) -> None:
     hybrid = ask("prompt", "--bundle", bundles[0], "--user", "u003")
     assert hybrid["num_behaviour_tokens"] == len(hybrid["history"]) + len(hybrid["candidates"])
