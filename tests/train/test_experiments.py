@@ -413,7 +413,7 @@ def test_the_demo_finds_the_results(rq1: Path) -> None:
 
 
 class Echo:
-    """Ranks as the encoder does; prompts tell their candidates' items, in the prompts' own order."""
+    """Ranks each prompt's candidates as the encoder does."""
 
     engine = "echo"
     num_behaviour = NUM_ITEMS
