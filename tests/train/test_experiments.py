@@ -30,7 +30,7 @@ from llara_app.cli.main import run as llara
 from llara_app.encoders import EncoderManifest, load_encoder
 from llara_app.models.manifest import Manifest
 from llara_app.prompts import HybridPrompt, PromptMode
-from llara_app.ranking import CandidateScores
+from llara_app.ranking import CandidateScores, Ranker
 from llara_app.recommend import Proposer, Recommender
 from llara_app.reports import Report
 from llara_app.step_report import StepReport
@@ -42,7 +42,7 @@ from tests.tiny_llm import make_tokenizer
 from tests.train.experiment_support import DESIGNS, References, study, workshop
 from train.experiments.designs import encoder_choice, morec_choice
 from train.experiments.plan import Design
-from train.experiments.retrieve import METRICS, retrieve_and_rank, windows
+from train.experiments.retrieve import METRICS, Retrieval, retrieve_and_rank, windows
 from train.experiments.runner import Silent, Workshop, run
 
 
@@ -442,21 +442,47 @@ def test_windows_carry_the_best_half_of_each_to_the_next(count: int, size: int) 
         assert each.start < last.start and each.stop - last.start >= size - size // 2
 
 
-@pytest.mark.slow
-def test_an_llm_that_ranks_as_the_encoder_does_gets_the_encoder_s_figures(world: World, tmp_path: Path) -> None:
+class Indifferent(Echo):
+    """Finds every title equally likely."""
+
+    def scores_of(self, prompt: HybridPrompt) -> CandidateScores:
+        return CandidateScores(np.zeros(len(prompt.candidates)))
+
+
+@pytest.fixture(scope="module")
+def small_bundle(world: World, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     asked = study(world, max_steps=1)
     part = DESIGNS["rq3"](asked).systems[0].subjects[0].part
     assert part is not None
-    bundle = Recommender.load(workshop(world, tmp_path, asked).folder(part, ""), device="cpu")
-    echo = Recommender(bundle.manifest, bundle.catalogue, bundle.encoder, Echo(bundle))
+    folder = workshop(world, tmp_path_factory.mktemp("parts"), asked).folder(part, "")
+    return Recommender.load(folder, device="cpu")
+
+
+def retrieved(world: World, bundle: Recommender, ranker: Ranker) -> Retrieval:
+    asked = Recommender(bundle.manifest, bundle.catalogue, bundle.encoder, ranker)
     rows = world.store.split("small", "leave-one-out", "test").with_min_history()
-    retrieval = retrieve_and_rank(echo, world.store.sequences("small"), rows, 20)
+    return retrieve_and_rank(asked, world.store.sequences("small"), rows, 20)
+
+
+@pytest.mark.slow
+def test_an_llm_that_ranks_as_the_encoder_does_gets_the_encoder_s_figures(
+    world: World, small_bundle: Recommender
+) -> None:
+    retrieval = retrieved(world, small_bundle, Echo(small_bundle))
     found = retrieval.encoder.per_user["mrr"] >= 1 / 20
-    assert 5 < found.sum() < len(rows)
+    assert retrieval.window < 20, "several windows"
+    assert 5 < found.sum() < len(found)
     for metric in METRICS:
         np.testing.assert_allclose(
             retrieval.llm.per_user[metric][found], retrieval.encoder.per_user[metric][found], err_msg=metric
         )
+
+
+@pytest.mark.slow
+def test_equally_likely_titles_count_against_the_llm(world: World, small_bundle: Recommender) -> None:
+    retrieval = retrieved(world, small_bundle, Indifferent(small_bundle))
+    assert retrieval.found > 0
+    assert retrieval.llm.per_user["mrr"].max() <= 1 / retrieval.window
 
 
 @pytest.mark.slow

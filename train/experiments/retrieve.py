@@ -115,22 +115,22 @@ def retrieve_and_rank(
     for row, (user, position) in enumerate(zip(rows.users, rows.targets, strict=True)):
         items = sequences.history(int(user))
         history = [catalogue[int(index)] for index in items[: int(position)]]
-        target = int(items[int(position)])
+        target = catalogue[int(items[int(position)])]
         scores = recommender.encoder_scores(history)
         scores[[item.index for item in history]] = -np.inf
-        encoder_ranks[row] = (scores >= scores[target]).sum()
+        encoder_ranks[row] = (scores >= scores[target.index]).sum()
         proposed = recommender.propose(history, count)
         targets.append(target)
         histories.append(history)
         proposals.append(proposed)
         digest.update(np.array([user, *(item.index for item in proposed)], dtype="<i8").tobytes())
-    found = [catalogue[target] in proposed for target, proposed in zip(targets, proposals, strict=True)]
+    found = [target in proposed for target, proposed in zip(targets, proposals, strict=True)]
 
     def llm_ranks() -> RankArray:
         ranks = np.full(len(rows), len(catalogue), dtype=np.int64)
-        for row, ordered in enumerate(_order_by_llm(recommender, histories, proposals, progress)):
+        for row, ordered in enumerate(_order_by_llm(recommender, histories, proposals, targets, progress)):
             if found[row]:
-                ranks[row] = 1 + ordered.index(catalogue[targets[row]])
+                ranks[row] = 1 + ordered.index(targets[row])
         return ranks
 
     def evaluation(ranks: RankArray) -> Evaluation:
@@ -160,9 +160,14 @@ def _order_by_llm(
     recommender: Recommender,
     histories: Sequence[Sequence[Item]],
     proposals: Sequence[Sequence[Item]],
+    targets: Sequence[Item],
     progress: Callable[[int], None] | None,
 ) -> list[list[Item]]:
-    """The proposals of each history, best first, window by window."""
+    """The proposals of each history, best first, window by window.
+
+    Args:
+        targets: the next items; of titles that are equally likely they come last, as in every evaluation.
+    """
     orders = [list(each) for each in proposals]
     passes = [windows(len(each), recommender.manifest.num_candidates) for each in orders]
     for number in range(max(map(len, passes))):
@@ -172,7 +177,8 @@ def _order_by_llm(
             prompts = [recommender.prompt(histories[row], orders[row][passes[row][number]]) for row in chunk]
             scores = recommender.ranker.score(prompts, recommender.manifest.mode)
             for row, prompt, scored in zip(chunk, prompts, scores, strict=True):
-                best_first = np.argsort(-scored.log_likelihoods, kind="stable")
+                is_target = np.array([item == targets[row] for item in prompt.candidates])
+                best_first = np.lexsort((is_target, -scored.log_likelihoods))
                 orders[row][passes[row][number]] = [prompt.candidates[place] for place in best_first]
             if progress is not None:
                 progress(len(chunk))
