@@ -212,7 +212,9 @@ def _remember(folder: Path, document: dict[str, Any]) -> None:
     key = " ".join(str(document[part]) for part in ("split", "answers", "mode", "engine"))
     kept = {name: value for name, value in document.items() if name not in ("bundle", "against")}
     manifest = Manifest.read(folder)
-    updated = manifest.model_copy(update={"metrics": {**manifest.metrics, key: kept}})
+    # The newest stands last, also where it takes an older one's place.
+    others = {name: measured for name, measured in manifest.metrics.items() if name != key}
+    updated = manifest.model_copy(update={"metrics": {**others, key: kept}})
     write_whole(folder / MANIFEST_FILE, updated.model_dump_json(indent=2) + "\n")
 
 

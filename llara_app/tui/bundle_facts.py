@@ -69,7 +69,9 @@ def delete_bundle(folder: Path) -> None:
 def headline(manifest: Manifest) -> str:
     """HR@1 of the newest evaluation by likelihood, or nothing."""
     for measured in reversed(manifest.metrics.values()):
-        if isinstance(measured, dict) and isinstance(measured.get("hit_ratio_at_1"), dict):
+        if not isinstance(measured, dict) or measured.get("answers", "rank") != "rank":
+            continue
+        if isinstance(measured.get("hit_ratio_at_1"), dict):
             return f"{measured['hit_ratio_at_1']['mean']:.3f}"
     return "–"
 
@@ -108,7 +110,8 @@ def describe_bundle(state: BundleState) -> Text:
 def describe_metrics(measured: dict[str, Any]) -> str:
     """An evaluation's figures with their intervals, the encoder's beside them."""
     encoder = measured.get("encoder", {})
-    lines = [f"{measured.get('n', '?')} users, {measured.get('num_candidates', '?')} candidates"]
+    asked = {"users": "n", "candidates": "num_candidates", "redraws": "redraws"}
+    lines = [", ".join(f"{measured.get(key, '?')} {name}" for name, key in asked.items())]
     for key, name in METRICS.items():
         if isinstance(found := measured.get(key), dict):
             low, high = found.get("ci95", (0.0, 0.0))

@@ -83,6 +83,9 @@ def test_evaluate_by_generation(ask: Ask, bundles: tuple[Path, Path]) -> None:
     document = ask("evaluate", bundles[0], "--protocol", "generate", "--redraws", 1, "--candidates", 5)
     assert 0 <= document["hit_ratio_at_1"]["mean"] <= document["valid_ratio"]["mean"] <= 1
     assert "mrr" not in document, "one greedy answer has no order"
+    assert list(Manifest.read(bundles[0]).metrics)[-1] == "test generate hybrid torch"
+    ask("evaluate", bundles[0], "--redraws", 1, "--candidates", 5)
+    assert list(Manifest.read(bundles[0]).metrics)[-1] == "test rank hybrid torch", "the newest, anew or not"
 
 
 def test_recommend_prints_and_keeps(ask: Ask, world: World, bundles: tuple[Path, Path]) -> None:

@@ -187,8 +187,10 @@ async def test_a_wrong_number_is_said_where_it_is_typed(app: LlaraTui) -> None:
 
 
 async def test_bundles_are_listed_evaluated_and_deleted(app: LlaraTui, store: Store, job_script: Path) -> None:
-    measured = {"n": 95, "num_candidates": 20, "hit_ratio_at_1": {"mean": 0.442, "ci95": [0.34, 0.54]}}
-    folder = make_bundle(store, "films-measured", metrics={"test rank hybrid torch": measured})
+    measured = {"n": 95, "num_candidates": 20, "hit_ratio_at_1": {"mean": 0.442, "ci95": [0.34, 0.54]}, "redraws": 7}
+    answered = {**measured, "answers": "generate", "hit_ratio_at_1": {"mean": 0.555, "ci95": [0.45, 0.65]}}
+    metrics = {"test rank hybrid torch": measured, "test generate hybrid torch": answered}
+    folder = make_bundle(store, "films-measured", metrics=metrics)
     broken = locations.bundles() / "broken"
     broken.mkdir()
     (broken / "manifest.json").write_text("{}")
@@ -204,6 +206,7 @@ async def test_bundles_are_listed_evaluated_and_deleted(app: LlaraTui, store: St
         await pilot.press("j")
         assert "0.442" in lines.render_row(1, 60).plain
         await until(pilot, lambda: "[0.340, 0.540]" in str(app.screen.query_one("#about", Static).content))
+        assert "95 users, 20 candidates, 7 redraws" in str(app.screen.query_one("#about", Static).content)
         await pilot.press("v")
         await until(pilot, lambda: isinstance(app.screen, Choose))
         await pilot.press("enter")
