@@ -250,7 +250,7 @@ def finish(folder: Path, report: Report, asked: Mapping[str, object]) -> None:
         print_json({"folder": str(folder), "made": report.made.as_document(), **report.document})
         return
     for table in report.tables:
-        print_table(f"{report.title}: {table.caption.lower()}", table.columns, table.rows)
+        print_table(f"{report.title}: {table.caption}", table.columns, table.rows)
     for reading in report.readings:
         click.echo(f"- {reading}")
 
