@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from llara_app import locations
+from llara_app.cli.main import run
 from llara_app.demo_bundle import NAME, install_bundle, install_demo, shipped_bundle
 from llara_app.models.llm import fingerprint, nano_folder
 from llara_app.models.manifest import Manifest, find_bundle, list_bundles, read_catalogue
@@ -47,3 +50,19 @@ def test_installed_it_is_a_bundle_like_any_other() -> None:
         recommender.catalogue.by_id[f"{name}-{year}"] for name, year in (("toy-story", 1995), ("toy-story-2", 1999))
     ]
     assert len(recommender.recommend(history, top_k=5).items) == 5
+
+
+def test_a_command_that_names_it_puts_it_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / NAME).mkdir()
+    monkeypatch.chdir(tmp_path)
+    asked = ["prompt", "--bundle", NAME, "--user", "viewer-0001"]
+    assert run(asked) == 0, "a folder that only has its name is not taken for it"
+    first, told = capsys.readouterr()
+    assert "viewer" in first
+    assert "of the package" in told
+    assert run(asked) == 0
+    again, told = capsys.readouterr()
+    assert again == first
+    assert "of the package" not in told

@@ -54,6 +54,28 @@ def settings() -> Settings:
     return found
 
 
+def find_bundle(name_or_path: str) -> Path:
+    """The folder of a bundle, given by its name among the kept ones or by its path.
+
+    The packaged demo and its data are put among the kept ones when its name is asked for and nothing else has it.
+
+    Raises:
+        NotFoundError: there is no such bundle.
+        BundleError: the folder is not a bundle.
+    """
+    from llara_app import demo_bundle
+    from llara_app.models import manifest
+
+    try:
+        return manifest.find_bundle(name_or_path)
+    except LlaraError:
+        if name_or_path != demo_bundle.NAME:
+            raise
+    note("The trained demo of the package and its data are put in place.")
+    with settings().open_store() as store:
+        return demo_bundle.install_demo(store)
+
+
 def command_given() -> str:
     """The command that is running, as one would type it anywhere: without options that only say where things lie or
     how they are shown, and with no more than the last part of a path of this machine."""

@@ -8,7 +8,7 @@ import click
 
 from llara_app import locations
 from llara_app.cli import options
-from llara_app.cli.common import Command, examples, note, settings
+from llara_app.cli.common import Command, examples, find_bundle, note, settings
 
 
 @click.command(
@@ -40,7 +40,7 @@ def demo(
     """Serve the demo: explore, compare, map, training and evaluation in the browser."""
     from demo.server import Address, launch
     from demo.workbench import Workbench
-    from llara_app.demo_bundle import install_demo
+    from llara_app.demo_bundle import NAME
     from llara_app.models.manifest import list_bundles
 
     address = Address(host, port, user, password)
@@ -48,11 +48,10 @@ def demo(
         guarded = "" if address.auth else " without a password"
         note(f"warning: {host} lets other machines reach this demo{guarded}; anyone there can use your models.")
     if bundle is None and next(list_bundles(), None) is None:
-        note("No bundle yet: beginning with the trained demo of the package.")
-        with settings().open_store() as store:
-            install_demo(store)
+        bundle = NAME
+    first = str(find_bundle(bundle)) if bundle else None
     workbench = Workbench(
-        settings().db or locations.database(), bundle=bundle, engine=engine, engine_options=options.engine_options()
+        settings().db or locations.database(), bundle=first, engine=engine, engine_options=options.engine_options()
     )
     served = launch(workbench, address, open_browser=open_browser)
     note(f"The demo is at {served.local_url}  (Ctrl-C ends it)")

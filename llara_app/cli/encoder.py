@@ -94,6 +94,7 @@ def train(
     """
     import dataclasses
 
+    from llara_app.datasets.sources import ensure_dataset
     from llara_app.encoders.folder import refuse_existing
     from llara_app.encoders.manifest import encoder_folder
     from llara_app.models.devices import choose_device
@@ -124,6 +125,7 @@ def train(
         TUNED[architecture], **{key: value for key, value in given.items() if value is not None}
     )
     with settings().open_store() as store:
+        ensure_dataset(store, dataset, note=note)
         document = train_encoder_shown(
             store, dataset, architecture, protocol, folder, config, titles=titles, replace=replace
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llara_app.cli import options
-from llara_app.cli.common import Command, examples, print_json, print_table, progress_bar, settings
+from llara_app.cli.common import Command, examples, find_bundle, print_json, print_table, progress_bar, settings
 from llara_app.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def evaluate(
 
     Means are over users and redraws; the 95 % intervals come from a bootstrap over users.
     """
-    from llara_app.models.manifest import Manifest, find_bundle
+    from llara_app.models.manifest import Manifest
 
     folder = find_bundle(bundle)
     manifest = Manifest.read(folder)

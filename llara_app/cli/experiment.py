@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llara_app.cli import options
-from llara_app.cli.common import Command, Group, command_given, examples, note, progress_bar, settings
+from llara_app.cli.common import Command, Group, command_given, examples, find_bundle, note, progress_bar, settings
 from llara_app.cli.evaluate import frozen_prompts, same_data
 from llara_app.cli.experiment_chat import chat
 from llara_app.cli.experiment_paper import default_folder, finish, rq1, rq2, rq3
@@ -67,7 +67,7 @@ def behaviour(
     Users, candidates and the rest of the prompt stay the same. p-values are of a paired bootstrap, corrected for the
     number of changes (Holm). Killed in the middle, the same command goes on from there.
     """
-    from llara_app.models.manifest import Manifest, find_bundle
+    from llara_app.models.manifest import Manifest
     from llara_app.prompts import PromptMode
     from llara_app.ranking.torch_ranker import TorchRanker
     from llara_app.recommend import Recommender
@@ -133,7 +133,7 @@ def retrieve(bundle: str, split: str, count: int, output: Path | None, device: s
 
     HR and NDCG at 10 beside the encoder's own order, with paired intervals. What the LLM answered is kept.
     """
-    from llara_app.models.manifest import Manifest, find_bundle
+    from llara_app.models.manifest import Manifest
     from llara_app.ranking.torch_ranker import TorchRanker
     from llara_app.recommend import Recommender
     from train.experiments.bundle_reports import retrieval_report

@@ -12,6 +12,7 @@ from llara_app.cli import options
 from llara_app.cli.common import (
     Command,
     examples,
+    find_bundle,
     note,
     print_json,
     print_result,
@@ -93,7 +94,7 @@ def export(
     BUNDLE is the name of a kept bundle, or its folder. What is written is checked against the bundle, and an export
     that was interrupted goes on where it was. Nothing of the bundle itself is changed.
     """
-    from llara_app.models.manifest import Manifest, find_bundle
+    from llara_app.models.manifest import Manifest
 
     folder = find_bundle(bundle)
     if add is not None and not items_only:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 import click
 
 from llara_app.cli import options
-from llara_app.cli.common import Command, examples, note, print_json, print_table, progress_bar, settings
+from llara_app.cli.common import (
+    Command,
+    examples,
+    find_bundle,
+    note,
+    print_json,
+    print_table,
+    progress_bar,
+    settings,
+)
 from llara_app.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -88,7 +97,7 @@ def prompt(bundle: str, user: str, candidates: str, mode: str | None) -> None:
     from rich.text import Text
 
     from llara_app.encoders import load_encoder
-    from llara_app.models.manifest import ENCODER_FOLDER, Manifest, find_bundle, read_catalogue
+    from llara_app.models.manifest import ENCODER_FOLDER, Manifest, read_catalogue
     from llara_app.prompts import BehaviourToken, PromptMode, TextPiece, piece_text
     from llara_app.recommend import Proposer
 
@@ -181,7 +190,6 @@ def predict(
 
 
 def _load(bundle: str, engine: str, device: str | None) -> tuple[Recommender, Path]:
-    from llara_app.models.manifest import find_bundle
     from llara_app.recommend import Recommender
 
     folder = find_bundle(bundle)
