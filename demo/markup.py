@@ -152,7 +152,8 @@ def predictions(
                 rows.append('<li class="gap" aria-hidden="true">⋮</li>')
             rows.append(_prediction(rank, ranked, best, is_next, added))
     remark = aside or f"{result.milliseconds:,.0f} ms · {len(result.items)} candidates · {result.engine}"
-    return heading("What comes next?", remark) + f'<ol class="bars predictions">{"".join(rows)}</ol>'
+    caution = f'<p class="quiet">{escape(result.caution)}</p>' if result.caution else ""
+    return heading("What comes next?", remark) + caution + f'<ol class="bars predictions">{"".join(rows)}</ol>'
 
 
 def _prediction(rank: int, ranked: RankedItem, best: float, is_next: bool, added: bool) -> str:

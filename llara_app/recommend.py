@@ -221,4 +221,5 @@ class Recommender(Proposer):
             mode=mode,
             engine=self.ranker.engine,
             milliseconds=1000 * (time.perf_counter() - started),
+            num_trained=self.manifest.num_candidates,
         )

@@ -39,6 +39,7 @@ class Recommendation:
         num_behaviour: items with an index from here on have no behaviour token (:meth:`HybridPrompt.pieces`): they
             were added after training.
         milliseconds: from the history to the ranked items.
+        num_trained: titles in the prompts that the LLM learned from; 0 where that is not known.
     """
 
     history: tuple[Item, ...]
@@ -48,6 +49,15 @@ class Recommendation:
     mode: PromptMode
     engine: str
     milliseconds: float
+    num_trained: int = 0
+
+    @property
+    def caution(self) -> str:
+        """What is to be said where the LLM had to choose among more titles than it was trained on; else empty."""
+        offered = len(self.prompt.candidates)
+        if not 0 < self.num_trained < offered:
+            return ""
+        return f"Trained to choose among {self.num_trained}; {offered} are ordered less well."
 
     def pieces(self, mode: PromptMode | None = None) -> Iterator[Piece]:
         """The prompt as the LLM reads it in a mode, by default the one it was asked in."""

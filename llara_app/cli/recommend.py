@@ -62,9 +62,8 @@ def recommend(
         history = _history(store, recommender.manifest, recommender.catalogue, user)
         result = _recommend(recommender, history, candidates, top, mode)
         result.keep(store, recommender.manifest.dataset.name, user, folder.name)
-    offered, known = len(result.prompt.candidates), recommender.manifest.num_candidates
-    if offered > known:
-        note(f"{offered} candidates: the LLM was trained to choose among {known}, and orders more of them less well.")
+    if result.caution:
+        note(result.caution)
     if settings().as_json:
         print_json(result.as_document(user))
         return

@@ -116,7 +116,7 @@ def test_more_candidates_than_the_llm_was_trained_on_are_said_to_be_so(
 ) -> None:
     words = ["recommend", "--bundle", str(bundles[0]), "--user", "u003", "--candidates", str(count)]
     assert run([*words, "--db", str(world.folder / "llara.db")]) == 0
-    assert ("trained to choose among 5" in capsys.readouterr().err) is told
+    assert ("Trained to choose among 5" in capsys.readouterr().err) is told
 
 
 def test_prompt_shows_behaviour_tokens(ask: Ask, bundles: tuple[Path, Path]) -> None:

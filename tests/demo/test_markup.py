@@ -129,6 +129,9 @@ def test_the_true_next_item_is_drawn_wherever_it_ranks() -> None:
     text = Reader(markup.predictions(result, items[17], shown=5)).text
     assert "Film 17" in text and markup.NEXT in text and "Film 16" not in text
     assert "12 ms" in text
+    assert "less well" not in text
+    learned_from_fewer = replace(result, num_trained=19)
+    assert "choose among 19; 20 are ordered less well" in Reader(markup.predictions(learned_from_fewer, None)).text
 
 
 def test_why_says_in_words_what_bars_say_in_width() -> None:

@@ -171,6 +171,8 @@ def liking(history: Sequence[Item], item: Item) -> float:
 class FakeRecommender:
     """What requests need of a recommender."""
 
+    num_trained = 20
+
     def __init__(self, manifest: Manifest, catalogue: Catalogue) -> None:
         self.manifest = manifest
         self.catalogue = catalogue
@@ -202,7 +204,9 @@ class FakeRecommender:
             )
             for place in order.tolist()
         )
-        return Recommendation(prompt.history, items, prompt, self.ranker.num_behaviour, mode, "torch", 12.0)
+        return Recommendation(
+            prompt.history, items, prompt, self.ranker.num_behaviour, mode, "torch", 12.0, self.num_trained
+        )
 
 
 class FakeEngine:

@@ -21,7 +21,7 @@ from llara_app.tui.settings import settings_path
 from llara_app.tui.widgets.bars import ModeBar
 from llara_app.tui.widgets.panes import HistoryList, RankedList, UserList
 from llara_app.tui.widgets.prompt_view import PromptView
-from tests.tui.fakes import FakeEngine, FakeRanker, make_app, make_bundle, predicted, until
+from tests.tui.fakes import FakeEngine, FakeRanker, FakeRecommender, make_app, make_bundle, predicted, until
 
 SIZES = [(80, 24), (140, 45)]
 
@@ -89,6 +89,19 @@ async def test_modes_change_the_prompt(app: LlaraTui) -> None:
             assert (view.token is None) == (mode in ("text", "index"))
         await pilot.click(ModeBar, offset=(2, 0))
         await until(pilot, lambda: app.workspace.mode is PromptMode.TEXT and app.workspace.prediction is not None)
+
+
+async def test_more_candidates_than_the_llm_was_trained_on_are_said_to_be_so(
+    app: LlaraTui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        line = app.screen.query_one("#model", Static)
+        assert "less well" not in str(line.content)
+        monkeypatch.setattr(FakeRecommender, "num_trained", 5)
+        await pilot.press("m")
+        await predicted(pilot)
+        await until(pilot, lambda: "choose among 5; " in str(line.content))
 
 
 async def test_a_keyed_prompt_shows_candidates_behind_their_tokens_and_the_user_at_its_end(app: LlaraTui) -> None:

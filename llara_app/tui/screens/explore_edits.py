@@ -68,9 +68,9 @@ class ExploreEdits(Room):
         pane.remove_class("-waiting")
         self.query_one(RankedList).show(recommendation, workspace.session.truth)
         pane.border_subtitle = f"{recommendation.engine} · {shown_milliseconds(recommendation.milliseconds)}"
-        line = "★ came next  # encoder's  ▲▼ change"
         pane.border_title = f"Next · {workspace.model.folder.name}"
-        self.query_one("#model", Static).update(line)
+        legend = "★ came next  # encoder's  ▲▼ change"
+        self.query_one("#model", Static).update(f"{legend}\n{recommendation.caution}".rstrip())
         self.show_prompt()
 
     def show_prompt(self) -> None:
