@@ -55,7 +55,7 @@ NANO = "nano"
 @click.option(
     "--distillation",
     type=float,
-    help="The encoder's share in how answers begin, where prompts have a user token [0; nano: 0.5].",
+    help="The encoder's share in how answers begin at first, where prompts have a user token [0; nano: 0.5].",
 )
 @click.option("--thinning", type=float, help="Share of a history left out at random, at most [0; nano: 0.6].")
 @click.option("--batch-size", type=int, help="Examples in an optimizer step, over all processes.")
@@ -172,7 +172,7 @@ def _new_run(
         dataset=dataset,
         dataset_hash=info.hash,
         protocol=protocol,
-        llm=str(Path(llm).resolve()) if Path(llm).is_dir() else llm,
+        llm=str(Path(llm).resolve()) if llm != NANO and Path(llm).is_dir() else llm,
         revision=revision,
         encoder=str(encoder_folder.resolve()),
         template=template or words.name,

@@ -186,6 +186,16 @@ def test_an_encoder_of_another_split_is_refused(ask: Ask, world: World, llara_ho
     assert "another split" in complaint
 
 
+def test_nano_is_the_packaged_llm_wherever_one_stands(
+    ask: Ask, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nano").mkdir()
+    monkeypatch.chdir(tmp_path)
+    how = ("--encoder", world.encoder, *SETTINGS, "--max-steps", 1, "--alignment-steps", 0)
+    ask("train", "--dataset", "small", "--llm", "nano", *how, "--output", tmp_path / "bundle")
+    assert Manifest.read(tmp_path / "bundle").llm.name == "nano"
+
+
 def test_resume_takes_no_other_settings(ask: Ask, tmp_path: Path) -> None:
     assert "takes no other settings" in ask("train", "--resume", tmp_path, "--epochs", 3, code=2)
     assert "takes no other settings" in ask("train", "--resume", tmp_path, "--output", tmp_path, code=2)
