@@ -136,7 +136,8 @@ def make_teacher(dataset: PromptDataset, config: FinetuneConfig, model: LlaraMod
     # Wherever a user is shown, answers are titles.
     answers = [dataset.prompt_tokenizer.encode_answer(item, PromptMode.HYBRID) for item in dataset.catalogue]
     beginnings = torch.tensor([answer[0] for answer in answers])
-    return Teacher(model.users.encoder, beginnings, dataset.prompt_tokenizer.user_id, config.distillation)
+    user_id = dataset.prompt_tokenizer.user_id
+    return Teacher(model.users.encoder, beginnings, user_id, config.distillation, config.distillation_steps)
 
 
 def make_alignment(dataset: PromptDataset, config: FinetuneConfig, teacher: Teacher | None) -> AlignmentLists | None:

@@ -37,8 +37,9 @@ class FinetuneConfig(BaseModel):
         max_length: tokens of a prompt with its answer; the oldest history is dropped first.
         alignment_steps: optimizer steps before the curriculum (:mod:`train.alignment`), at most as many as it has
             itself; none where no prompt has a user token.
-        distillation: how much of what an answer begins with is the encoder's opinion, where the prompt shows the
-            user's token (:mod:`train.teacher`); the rest is the item that was taken.
+        distillation: how much of what an answer begins with is the encoder's opinion when the curriculum begins,
+            where the prompt shows the user's token; the rest is the item that was taken (:mod:`train.teacher`).
+        distillation_steps: of the curriculum, over which that share falls to nothing.
         precision: see :data:`llara_app.models.devices.Precision`; by default what is fast where the run is.
         checkpoint_every: optimizer steps between checkpoints; 0 keeps only the one of an interrupted run.
     """
@@ -54,6 +55,7 @@ class FinetuneConfig(BaseModel):
     max_steps: int | None = Field(None, ge=1)
     alignment_steps: int = Field(0, ge=0)
     distillation: float = Field(0, ge=0, le=1)
+    distillation_steps: int = Field(1500, ge=1)
     batch_size: int = Field(128, ge=1)
     micro_batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(8e-4, gt=0)

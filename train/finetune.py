@@ -3,7 +3,7 @@
 Paper, section 3.3. The encoder and the LLM are frozen; trained are the LoRA weights and the projector, with the
 next-token loss on the answer's title (and its end) alone, while the share of hybrid prompts follows p(tau). Where
 prompts have a user token, both projectors may be aligned before that (:mod:`train.alignment`), and the encoder may
-have a share in the answers (:mod:`train.teacher`).
+have a share in the first answers (:mod:`train.teacher`).
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def finetune(
                 else [next(batches) for _ in range(sampler.micro_batches_per_step)]
             )
             if teacher is not None and not aligning:
-                micro_batches = [teacher.teach(batch) for batch in micro_batches]
+                micro_batches = [teacher.teach(batch, stage_step) for batch in micro_batches]
             factor = learning_rate_factor(stage_step, stage_steps, config.warmup_ratio)
             loss, num_hybrid = optimizer_step(
                 accelerator, model, optimizer, micro_batches, factor, config, step, precision

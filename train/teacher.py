@@ -29,15 +29,20 @@ class Teacher:
         encoder: frozen; wherever it is, questions and opinions are on the CPU.
         beginnings: ``[num_items]`` the first token of each item's answer.
         user_id: the user's token, the first id behind the items.
-        share: how much of what answers of the curriculum begin with is the encoder's opinion; the rest is the item
-            taken.
+        share: how much of what answers begin with is the encoder's opinion when the curriculum begins; the rest is
+            the item taken.
+        steps: of the curriculum, over which the share falls evenly to nothing. So sharp an opinion names one title:
+            an LLM that hears it to the end cannot come to prefer another, whatever the titles tell it.
     """
 
-    def __init__(self, encoder: SequentialEncoder, beginnings: Tensor, user_id: int, share: float) -> None:
+    def __init__(
+        self, encoder: SequentialEncoder, beginnings: Tensor, user_id: int, share: float, steps: int
+    ) -> None:
         self.encoder = encoder
         self.beginnings = beginnings
         self.user_id = user_id
         self.share = share
+        self.steps = steps
 
     @torch.no_grad()
     def opinions(self, histories: Tensor, candidates: Tensor) -> Tensor:
@@ -46,10 +51,15 @@ class Teacher:
         scores = self.encoder(histories.to(device), (histories != PADDING).sum(dim=1).to(device)).float().cpu()
         return (scores.gather(1, candidates) / TEMPERATURE).softmax(dim=1)
 
-    def teach(self, batch: Batch) -> Batch:
-        """A batch of the curriculum with the encoder's share in its answers, where a user's token is shown."""
+    def share_at(self, step: int) -> float:
+        """The encoder's share in the curriculum's step `step`, counted from 0."""
+        return self.share * max(0.0, 1 - step / self.steps)
+
+    def teach(self, batch: Batch, step: int) -> Batch:
+        """A batch of that step with the encoder's share in its answers, where a user's token is shown."""
+        share = self.share_at(step)
         rows = (batch.input_ids == self.user_id).any(dim=1).nonzero().squeeze(1)
-        if not self.share or len(rows) == 0:
+        if not share or len(rows) == 0:
             return batch
         places = (batch.labels[rows] != IGNORED).int().argmax(dim=1)
         taken = batch.labels[rows, places].unsqueeze(1)
@@ -64,6 +74,6 @@ class Teacher:
                 rows,
                 places,
                 torch.cat([self.beginnings[candidates], taken], dim=1),
-                torch.cat([self.share * opinions, torch.full((len(rows), 1), 1 - self.share)], dim=1),
+                torch.cat([share * opinions, torch.full((len(rows), 1), 1 - share)], dim=1),
             ),
         )

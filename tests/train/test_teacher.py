@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,9 +50,13 @@ def make_batch(world: World, tokenizer: PromptTokenizer, curriculum: str = "mult
     return Collator(tokenizer.eos_id, PromptMode.HYBRID, NUM_ITEMS, encoder.max_history)(examples)
 
 
+STEPS = 10
+"""Over which what the encoder says fades."""
+
+
 def make_teacher(world: World, tokenizer: PromptTokenizer, share: float) -> Teacher:
     # The small world's titles all begin alike; here they do not.
-    return Teacher(load_encoder(world.encoder)[0], torch.arange(NUM_ITEMS), tokenizer.user_id, share)
+    return Teacher(load_encoder(world.encoder)[0], torch.arange(NUM_ITEMS), tokenizer.user_id, share, STEPS)
 
 
 class FixedLogits(nn.Module):
@@ -88,7 +93,7 @@ def test_opinions_follow_the_encoders_order(world: World, tokenizer: PromptToken
 def test_only_prompts_that_show_the_user_are_taught(world: World, tokenizer: PromptTokenizer) -> None:
     batch = make_batch(world, tokenizer)
     assert 0 < batch.num_hybrid < 8
-    taught = make_teacher(world, tokenizer, 0.25).teach(batch)
+    taught = make_teacher(world, tokenizer, 0.25).teach(batch, 0)
     assert taught.opinions is not None
     assert len(taught.opinions) == batch.num_hybrid
     changed = (taught.labels != batch.labels).sum(dim=1)
@@ -101,17 +106,27 @@ def test_only_prompts_that_show_the_user_are_taught(world: World, tokenizer: Pro
 
 def test_without_a_share_or_a_user_a_batch_stays_as_it_is(world: World, tokenizer: PromptTokenizer) -> None:
     batch = make_batch(world, tokenizer)
-    assert make_teacher(world, tokenizer, 0.0).teach(batch) is batch
+    assert make_teacher(world, tokenizer, 0.0).teach(batch, 0) is batch
     text = make_batch(world, tokenizer, "text")
-    assert make_teacher(world, tokenizer, 1.0).teach(text) is text
+    assert make_teacher(world, tokenizer, 1.0).teach(text, 0) is text
+
+
+def test_what_the_encoder_says_fades(world: World, tokenizer: PromptTokenizer) -> None:
+    teacher = make_teacher(world, tokenizer, 0.8)
+    batch = make_batch(world, tokenizer)
+    half = teacher.teach(batch, STEPS // 2).opinions
+    assert half is not None
+    torch.testing.assert_close(half.probabilities[:, -1], torch.full((batch.num_hybrid,), 0.6))
+    assert teacher.teach(batch, STEPS) is batch
+    assert teacher.teach(batch, 2 * STEPS) is batch
 
 
 def test_the_loss_is_the_shares_mean(world: World, tokenizer: PromptTokenizer) -> None:
     batch = make_batch(world, tokenizer, "direct")
     says = FixedLogits(batch, tokenizer.user_id + 1)
     of_data = float(answer_loss(says, batch, CPU))
-    of_teacher = float(answer_loss(says, make_teacher(world, tokenizer, 1.0).teach(batch), CPU))
-    mixed = float(answer_loss(says, make_teacher(world, tokenizer, 0.25).teach(batch), CPU))
+    of_teacher = float(answer_loss(says, make_teacher(world, tokenizer, 1.0).teach(batch, 0), CPU))
+    mixed = float(answer_loss(says, make_teacher(world, tokenizer, 0.25).teach(batch, 0), CPU))
     assert mixed == pytest.approx(0.75 * of_data + 0.25 * of_teacher, rel=1e-5)
     assert of_teacher != pytest.approx(of_data, rel=1e-3)
 
@@ -122,17 +137,19 @@ def test_a_run_is_taught_from_the_curriculums_first_step(
     taught: list[tuple[float, int]] = []
     teach = Teacher.teach
 
-    def recorded(self: Teacher, batch: Batch) -> Batch:
-        result = teach(self, batch)
-        taught.append((self.share, len(result.opinions or ())))
+    def recorded(self: Teacher, batch: Batch, step: int) -> Batch:
+        result = teach(self, batch, step)
+        taught.append((self.share_at(step), len(result.opinions or ())))
         return result
 
     monkeypatch.setattr(Teacher, "teach", recorded)
-    spec = world.spec("movie-keyed", max_steps=3, curriculum="direct", alignment_steps=2, distillation=0.5)
+    how: dict[str, Any] = {"alignment_steps": 2, "distillation": 0.5, "distillation_steps": 2}
+    spec = world.spec("movie-keyed", max_steps=4, curriculum="direct", **how)
     prepare_run(world.store, spec, tmp_path / "bundle")
     reports: list[StepReport] = []
     finetune(world.store, spec, tmp_path / "bundle", device="cpu", progress=reports.append)
     curriculum = [report for report in reports if not report.aligning]
-    assert len(curriculum) == 3
-    assert {share for share, _ in taught} == {0.5}
-    assert sum(count for _, count in taught) == sum(report.num_hybrid for report in curriculum) > 0
+    assert len(curriculum) == 4
+    assert sorted({share for share, _ in taught}) == [0, 0.25, 0.5]
+    heard = sum(report.num_hybrid for report in curriculum[:2])
+    assert sum(count for _, count in taught) == heard > 0

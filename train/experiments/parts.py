@@ -33,6 +33,9 @@ LABELS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser", MOREC: "Mo
 NO_EFFECT = {"checkpoint_every", "num_workers", "tensorboard"}
 """Settings of fine-tuning that do not change what is learned."""
 
+RECIPE = 2
+"""Of fine-tuning: raised whenever equal settings come to train otherwise, a changed default of theirs included."""
+
 
 class EncoderPart(Part):
     """A frozen sequential recommender in a folder of its own."""
@@ -253,9 +256,11 @@ class Finetuning(Part):
     def content(self) -> Mapping[str, object]:
         # Names and paths are replaced by what they stand for.
         run = self.spec.model_dump(mode="json", exclude={"encoder", "llm", "revision", "template", "config"})
+        # A setting that is new and not used leaves what was trained before it what it was.
         return {
             **run,
-            "config": self.spec.config.model_dump(mode="json", exclude=NO_EFFECT),
+            "recipe": RECIPE,
+            "config": self.spec.config.model_dump(mode="json", exclude=NO_EFFECT, exclude_defaults=True),
             "encoder": self.encoder.name,
             "llm": dict(self.llm.content),
             "template": self.template.model_dump(mode="json"),
