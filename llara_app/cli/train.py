@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,9 +102,12 @@ def train(
 
     Trained are LoRA weights and the projector; the encoder and the LLM stay frozen. Ctrl-C keeps a checkpoint.
     """
+    from train.launch import is_main_process, made_by_main_process
+
     given = {key: value for key, value in options.items() if value is not None}
     if settings().seed:
         given["seed"] = settings().seed
+    settings().quiet |= not is_main_process()
     with settings().open_store() as store:
         if resume is not None:
             chosen = [dataset, llm, revision, encoder, protocol, template, config_file, *given.values()]
@@ -123,10 +127,11 @@ def train(
         else:
             if dataset is None:
                 raise UsageError("Which dataset?", "--dataset is missing", "See: llara-app data list")
-            spec, output = _new_run(
-                store, dataset, llm, revision, encoder, protocol, template, config_file, output, device, given
-            )
+            new_run = partial(_new_run, store, dataset, llm, revision, encoder, protocol, template)
+            spec, output = made_by_main_process(partial(new_run, config_file, output, device, given), device)
         manifest = run_training(store, spec, output, device)
+    if not is_main_process():
+        return
     print_result(
         f"Trained {output.name}",
         {
@@ -277,7 +282,10 @@ def train_encoder_shown(
 def run_training(store: Store, spec: RunSpec, output: Path, device: str | None) -> Manifest:
     """Run, with a live line, what was prepared at `output`; the store keeps a record of it."""
     from train.finetune import finetune
+    from train.launch import is_main_process
 
+    if not is_main_process():
+        return finetune(store, spec, output, device=device)
     run_id = store.record_run(
         {
             "dataset": spec.dataset,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llara_app.models.manifest import Manifest
 from llara_app.recommend import Recommender
 from tests.small_world import make_world
 from tests.tiny_llm import ARCHITECTURES
@@ -55,3 +56,19 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         assert [entry["step"] for entry in log] == list(range(5)), "one process writes the log"
         losses[processes] = [(entry["loss"], entry["num_hybrid"]) for entry in log]
     np.testing.assert_allclose(losses[1], losses[2], rtol=1e-4)
+
+
+def test_the_command_in_two_processes_is_one_run(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    output = tmp_path / "bundle"
+    how = ("--llm", str(world.llm), "--encoder", str(world.encoder), "--max-steps", "2", "--batch-size", "4")
+    printed = run_in_processes(
+        2,
+        "import sys; from llara_app.cli.main import run; sys.exit(run(sys.argv[1:]))",
+        tmp_path,
+        *("train", "--dataset", "small", *how, "--candidates", "5", "--protocol", "leave-one-out"),
+        *("--output", str(output), "--device", "cpu", "--db", str(world.folder / "llara.db"), "--format", "json"),
+    )
+    assert json.loads(printed)["bundle"] == str(output), "one of them speaks"
+    assert [run["status"] for run in world.store.runs()] == ["finished"]
+    assert Manifest.read(output).training["total_steps"] == 2
