@@ -2,8 +2,8 @@
 
 It was made by this command; its manifest and its log tell the rest::
 
-    llara-app train --dataset demo --curriculum direct --alignment-steps 600 --epochs 5 --max-steps 3500 \\
-        --thinning 0 --micro-batch-size 32
+    torchrun --nproc-per-node 2 -m llara_app train --dataset demo --curriculum direct --alignment-steps 600 \\
+        --epochs 5 --max-steps 4500 --thinning 0
 """
 
 from __future__ import annotations

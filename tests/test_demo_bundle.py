@@ -9,8 +9,9 @@ import pytest
 from llara_app import locations
 from llara_app.cli.main import run
 from llara_app.demo_bundle import NAME, install_bundle, install_demo, shipped_bundle
+from llara_app.errors import BundleError
 from llara_app.models.llm import fingerprint, nano_folder
-from llara_app.models.manifest import Manifest, find_bundle, list_bundles, read_catalogue
+from llara_app.models.manifest import MANIFEST_FILE, Manifest, find_bundle, list_bundles, read_catalogue
 from llara_app.recommend import Recommender
 from llara_app.store import Store
 
@@ -66,3 +67,13 @@ def test_a_command_that_names_it_puts_it_in_place(
     again, told = capsys.readouterr()
     assert again == first
     assert "of the package" not in told
+
+
+def test_a_bundle_of_an_earlier_nano_says_what_to_do(tmp_path: Path) -> None:
+    folder = install_bundle()
+    manifest = Manifest.read(folder)
+    llm = manifest.llm.model_copy(update={"fingerprint": "0" * 64})
+    (folder / MANIFEST_FILE).write_text(manifest.model_copy(update={"llm": llm}).model_dump_json())
+    with pytest.raises(BundleError) as caught:
+        Recommender.load(folder, device="cpu")
+    assert "brings another nano" in caught.value.hint

@@ -206,6 +206,10 @@ READING_SHARES = {"facts": 0.1, "keyed": 0.2, "watching": 0.25, "rounds": 0.35, 
 many choices behind one history, lists to repeat."""
 
 
+FULL_LISTS = 0.5
+"""So many of the prompts to choose from have as many candidates as there may be by now, the others any number."""
+
+
 class Reader:
     """Draws batches that get harder, one skill after the other.
 
@@ -292,7 +296,7 @@ class Reader:
         while tokens > 0:
             longest = 3 + round((MAX_CANDIDATES - 3) * level)
             most_seen = 1 + round((MAX_HISTORY - 1) * level)
-            candidates.append(longest if rng.random() < level * 0.8 else rng.randint(2, longest))
+            candidates.append(longest if rng.random() < level * FULL_LISTS else rng.randint(2, longest))
             histories.append(rng.randint(min(3, most_seen), most_seen) if rng.random() < 0.9 else 0)
             worlds.append(rng.choices(names, shares)[0])
             tokens -= 40 + 8 * (candidates[-1] + histories[-1])

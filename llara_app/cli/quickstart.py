@@ -23,7 +23,8 @@ BUNDLE = "demo-quickstart"
 PROTOCOL = "paper"
 STEPS = 120
 ENCODER_EPOCHS = 15
-REDRAWS = 3
+REDRAWS = 1
+"""Of the candidates: there are viewers enough."""
 USERS_SHOWN = 3
 
 
@@ -59,7 +60,7 @@ def quickstart(steps: int, shipped: bool) -> None:
                 encoder = ensure_encoder(store, DEMO, "sasrec", PROTOCOL, None, max_epochs=ENCODER_EPOCHS)
             with _stage(3, "The nano LLM learns to read titles and behaviour tokens, from easy to hard"):
                 folder = _train(store, encoder, steps)
-        with _stage(4, f"Evaluation on viewers it never saw, {REDRAWS} draws of 20 candidates each"):
+        with _stage(4, "Evaluation on viewers it never saw, 20 candidates each"):
             evaluation, alone, recommender, ceiling = evaluate_bundle(store, folder, redraws=REDRAWS)
         with _stage(5, "Recommendations"):
             recommendations = _recommend(store, recommender)

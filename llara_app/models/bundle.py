@@ -24,7 +24,7 @@ from llara_app.files import file_sha256, whole_folder, write_whole
 from llara_app.models.devices import choose_device
 from llara_app.models.item_vocabulary import FixedItems, ProjectedItems, Projector
 from llara_app.models.llara import LlaraModel
-from llara_app.models.llm import LLM, load_llm, quiet_transformers
+from llara_app.models.llm import LLM, NANO, load_llm, quiet_transformers
 from llara_app.models.manifest import (
     ADAPTER_FOLDER,
     CATALOGUE_FILE,
@@ -248,5 +248,7 @@ def _require_same_llm(folder: Path, wanted: LLMPart, found: LLMPart) -> None:
             raise BundleError(
                 "The LLM is not the one this bundle was trained on",
                 f"{folder}: {field.replace('_', ' ')} of {wanted.name!r} is {have!r}, the bundle says {want!r}",
-                "Put the original model back at that place, or train the bundle again.",
+                "The package brings another nano LLM than it did: train the bundle again, or remove its folder."
+                if wanted.name == NANO
+                else "Put the original model back at that place, or train the bundle again.",
             )

@@ -35,7 +35,8 @@ FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int32]
 
 DEFAULT_SEED = 7
-DEFAULT_VIEWERS = 3000
+DEFAULT_VIEWERS = 8000
+"""With so many an encoder comes near what can be known, and small differences show on the test viewers."""
 SHORTEST_HISTORY, LONGEST_HISTORY = 12, 60
 
 _FIRST_DAY = 20_089  # 2025-01-01 in days since 1970, after the last release of the catalogue
