@@ -53,7 +53,7 @@ def make_lists(world: World, max_length: int | None = None, thinning: float = 0.
     )
     titles = [item.title for item in dataset.catalogue]
     beginnings = torch.tensor([tokenizer.encode_text(title)[0] for title in titles])
-    return AlignmentLists(dataset, Teacher(encoder, beginnings, tokenizer.user_id, share=0.5), num_steps=10)
+    return AlignmentLists(dataset, Teacher(encoder, beginnings, tokenizer.user_id, share=0.5, steps=10), num_steps=10)
 
 
 def keys(lists: AlignmentLists, made: AlignmentList) -> list[int]:
