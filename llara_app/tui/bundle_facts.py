@@ -110,8 +110,8 @@ def describe_bundle(state: BundleState) -> Text:
 def describe_metrics(measured: dict[str, Any]) -> str:
     """An evaluation's figures with their intervals, the encoder's beside them."""
     encoder = measured.get("encoder", {})
-    asked = {"users": "n", "candidates": "num_candidates", "redraws": "redraws"}
-    lines = [", ".join(f"{measured.get(key, '?')} {name}" for name, key in asked.items())]
+    users, candidates, redraws = (measured.get(key, "?") for key in ("n", "num_candidates", "redraws"))
+    lines = [f"{users} users, {candidates} candidates, redraws: {redraws}"]
     for key, name in METRICS.items():
         if isinstance(found := measured.get(key), dict):
             low, high = found.get("ci95", (0.0, 0.0))

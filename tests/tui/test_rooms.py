@@ -206,7 +206,7 @@ async def test_bundles_are_listed_evaluated_and_deleted(app: LlaraTui, store: St
         await pilot.press("j")
         assert "0.442" in lines.render_row(1, 60).plain
         await until(pilot, lambda: "[0.340, 0.540]" in str(app.screen.query_one("#about", Static).content))
-        assert "95 users, 20 candidates, 7 redraws" in str(app.screen.query_one("#about", Static).content)
+        assert "95 users, 20 candidates, redraws: 7" in str(app.screen.query_one("#about", Static).content)
         await pilot.press("v")
         await until(pilot, lambda: isinstance(app.screen, Choose))
         await pilot.press("enter")
