@@ -6,11 +6,6 @@ import os
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-
-from llara_app.models.devices import choose_device
-
 Made = TypeVar("Made")
 
 
@@ -27,6 +22,12 @@ def made_by_main_process(make: Callable[[], Made], device: str | None = None) ->
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return make()
+    # Imported where they are needed: a wrong option is to be answered at once.
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    from llara_app.models.devices import choose_device
+
     state = PartialState(cpu=choose_device(device).type == "cpu")
     made = [make() if state.is_main_process else None]
     broadcast_object_list(made)

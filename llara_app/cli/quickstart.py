@@ -43,7 +43,7 @@ USERS_SHOWN = 3
 def quickstart(steps: int, shipped: bool) -> None:
     """Demo data, an encoder, curriculum fine-tuning of the nano LLM, evaluation, recommendations.
 
-    Real films, simulated viewers. Takes about five minutes on two cores; what is already there is kept.
+    Real films, simulated viewers. Takes a few minutes on two cores; what is already there is kept.
     """
     from llara_app.datasets.sources import DEMO, ensure_dataset
     from llara_app.demo_bundle import install_bundle

@@ -34,7 +34,7 @@ NO_EFFECT = {"checkpoint_every", "num_workers", "tensorboard"}
 """Settings of fine-tuning that do not change what is learned."""
 
 RECIPE = 2
-"""Of fine-tuning: raised whenever equal settings come to train otherwise, a changed default of theirs included."""
+"""Of fine-tuning: raised whenever equal settings come to train otherwise."""
 
 
 class EncoderPart(Part):
@@ -256,11 +256,10 @@ class Finetuning(Part):
     def content(self) -> Mapping[str, object]:
         # Names and paths are replaced by what they stand for.
         run = self.spec.model_dump(mode="json", exclude={"encoder", "llm", "revision", "template", "config"})
-        # A setting that is new and not used leaves what was trained before it what it was.
         return {
             **run,
             "recipe": RECIPE,
-            "config": self.spec.config.model_dump(mode="json", exclude=NO_EFFECT, exclude_defaults=True),
+            "config": self.spec.config.model_dump(mode="json", exclude=NO_EFFECT),
             "encoder": self.encoder.name,
             "llm": dict(self.llm.content),
             "template": self.template.model_dump(mode="json"),
