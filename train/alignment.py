@@ -41,7 +41,7 @@ class AlignmentList:
         ids: of the joint vocabulary; the users' are the first ones behind the items, in turn.
         labels: ``[len(ids)]`` what is to be predicted at each place but the users'; -100 where nothing is.
         candidates: item indexes.
-        histories: each user's items until then, oldest first.
+        histories: the items that the encoder reads of each user, oldest first.
     """
 
     key: ExampleKey
@@ -122,10 +122,10 @@ class AlignmentLists:
         return AlignmentList(ExampleKey(step, slot, drawn[0]), ids, labels, candidates, histories)
 
     def _row(self, row: int, rng: np.random.Generator) -> tuple[list[int], int]:
-        """A training row's history, and what was taken next."""
+        """What the encoder reads of a training row's history, and what was taken next."""
         data = self.dataset
         taken = data.sequences.history(int(data.rows.users[row]))[data.rows.targets[row]]
-        return data.shown_history(row, rng), int(taken)
+        return data.read_history(row, rng), int(taken)
 
     def _title(self, index: int) -> list[int]:
         """An item's title as it stands in a list, with the separator behind it."""

@@ -44,7 +44,7 @@ class Example:
     """One training example as token ids; the answer ends with the end of sequence.
 
     Attributes:
-        history: the items that the prompt was built from, for the encoder that makes the user's token of them.
+        read_history: the item indexes that the encoder makes the user's token of, oldest first.
         candidates: the items that it offers, in turn.
     """
 
@@ -52,7 +52,7 @@ class Example:
     mode: PromptMode
     prompt_ids: list[int]
     answer_ids: list[int]
-    history: list[int]
+    read_history: list[int]
     candidates: list[int]
 
 
@@ -88,7 +88,7 @@ class Batch:
     Attributes:
         input_ids, attention_mask, position_ids: ``[B, L]``; the last answer token is not among the inputs.
         labels: ``[B, A]``: the ids to be predicted at the last ``A`` places; -100 where the prompt still stands.
-        histories: ``[B, H]`` the users' item indexes, oldest first, filled on the right with -1; ``[B, K, H]`` where
+        histories: ``[B, H]`` the item indexes that the encoder reads of the users, oldest first, filled on the right with -1; ``[B, K, H]`` where
             a row is about several users.
         candidates: ``[B, C]`` the items that each row offers.
         num_hybrid: how many of the ``B`` examples are shown in the curriculum's hard mode.
@@ -126,7 +126,7 @@ class PromptDataset(Dataset[Example]):
         template: the prompt's words.
         prompt_tokenizer: the joint tokenizer.
         num_candidates: titles to choose from, the true one among them.
-        thinning: share of a history that is left out at random, at most; each example draws its own share.
+        thinning: share of a history that the encoder does not get to read, at most; each example draws its own share.
         max_length: tokens of prompt and answer together; the oldest history is dropped first.
         encoder_history: items that the encoder reads for the user's token, at most.
     """
@@ -171,7 +171,7 @@ class PromptDataset(Dataset[Example]):
             rng, history[: self._last_target[user] + 1], len(self.catalogue), self.num_candidates - 1
         )
         candidates.insert(int(rng.integers(self.num_candidates)), target.index)
-        shown = self.shown_history(key.row, rng)
+        shown = history[max(0, position - MAX_HISTORY) : position].tolist()
         prompt = build_prompt(
             self.template, [self.catalogue[i] for i in shown], [self.catalogue[i] for i in candidates]
         )
@@ -179,17 +179,17 @@ class PromptDataset(Dataset[Example]):
         answer = self.prompt_tokenizer.encode_answer(target, mode)
         room = self.max_length - len(answer) if self.max_length is not None else None
         encoded = self.prompt_tokenizer.encode(prompt, mode, room)
-        return Example(key, mode, encoded.ids, answer, shown, candidates)
+        return Example(key, mode, encoded.ids, answer, self.read_history(key.row, rng), candidates)
 
-    def shown_history(self, row: int, rng: np.random.Generator) -> list[int]:
-        """The last items before a row's target, oldest first, of what thinning leaves of them; one at least."""
+    def read_history(self, row: int, rng: np.random.Generator) -> list[int]:
+        """What the encoder reads of the items before a row's target: those that thinning leaves, one at least."""
         user, position = int(self.rows.users[row]), int(self.rows.targets[row])
         past = self.sequences.history(user)[:position]
         if self.thinning:
             kept = past[rng.random(len(past)) >= rng.uniform(0, self.thinning)]
             past = kept if len(kept) else past[-1:]
-        shown: list[int] = past[-MAX_HISTORY:].tolist()
-        return shown
+        read: list[int] = past[-self.encoder_history :].tolist()
+        return read
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each row's whole history and answer as text, ``[n]``: what sorts it into a length bucket."""
@@ -317,7 +317,7 @@ class Collator:
         for row, example in enumerate(examples):
             labels[row, width - len(example.answer_ids) :] = torch.tensor(example.answer_ids)
         histories = encoder_histories(
-            [example.history for example in examples], num_items=self.num_items, max_history=self.encoder_history
+            [example.read_history for example in examples], num_items=self.num_items, max_history=self.encoder_history
         )
         num_hybrid = sum(example.mode is self.hard_mode for example in examples)
         keys = tuple(example.key for example in examples)

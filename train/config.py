@@ -23,9 +23,9 @@ class FinetuneConfig(BaseModel):
         curriculum: the schedule of p(tau), a name in :data:`train.curriculum.SCHEDULES`.
         easy_mode, hard_mode: the prompt modes that the curriculum moves between.
         num_candidates: titles in each prompt, the true one among them.
-        thinning: share of the history that an example leaves out at random, at most. The encoder ranks the rows it
-            learned from better than any others, and an LLM that reads its tokens there trusts them too much;
-            thinned histories it never saw.
+        thinning: share of the history that the encoder does not get to read for the user's token, at most; drawn
+            for each example. The encoder ranks the rows it learned from better than any others, and an LLM that
+            reads its token there learns to trust it too much, and titles too little. The prompt shows every title.
         epochs: passes of the curriculum over the training rows; `max_steps` cuts them short.
         batch_size: examples in an optimizer step, over all processes and accumulated micro-batches.
         micro_batch_size: examples in one forward pass of one process.

@@ -143,6 +143,36 @@ def begin_with_likeness(model: LlamaForCausalLM) -> None:
         attention.o_proj.weight.copy_(attention.v_proj.weight.T)
 
 
+@torch.no_grad()
+def deepen(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
+    """The same model with so many layers: new ones before the last, which add nothing until they are trained.
+
+    As in progressive stacking by identity (Chen et al., 2016, Net2Net): what a layer adds to the stream is what its two
+    output matrices make, and these begin as zero. The last layer, which says the answer, stays the last.
+
+    Raises:
+        ValueError: it has more layers than that.
+    """
+    new = layers - model.config.num_hidden_layers
+    if new < 0:
+        raise ValueError(f"The model has {model.config.num_hidden_layers} layers, more than {layers}")
+    config = LlamaConfig(**{**model.config.to_dict(), "num_hidden_layers": layers})
+    deeper = LlamaForCausalLM(config)
+    begin_with_likeness(deeper)
+    last = model.config.num_hidden_layers - 1
+    deeper.load_state_dict(
+        {
+            name.replace(f"layers.{last}.", f"layers.{layers - 1}."): weights
+            for name, weights in model.state_dict().items()
+        },
+        strict=False,
+    )
+    for layer in deeper.model.layers[last : layers - 1]:
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
+    return deeper
+
+
 def train_nano(
     output: Path,
     *,
@@ -152,6 +182,7 @@ def train_nano(
     device: str = "cpu",
     start_from: Path | None = None,
     level: float | None = None,
+    layers: int | None = None,
     tokenizer: PreTrainedTokenizerFast | None = None,
     **changes: Any,
 ) -> list[dict[str, float]]:
@@ -166,6 +197,7 @@ def train_nano(
         start_from: a nano folder to go on from, with its tokenizer, log and length of lists, instead of from nothing.
             Give another seed, or the same texts are read again.
         level: with `start_from`, how long lists are at first, from 0 to 1, instead of as long as they were there.
+        layers: with `start_from`, go on with a model of so many layers (:func:`deepen`).
         tokenizer: use this one instead of training it.
         changes: override the model's configuration.
 
@@ -187,6 +219,8 @@ def train_nano(
         llm = load_llm(str(start_from), dtype=torch.float32)
         tokenizer = cast(PreTrainedTokenizerFast, llm.tokenizer)
         model = cast(LlamaForCausalLM, llm.model)
+        if layers is not None:
+            model = deepen(model, layers)
     model.to(place).train()
     reader = Reader(TextSource(seed + rank * SEEDS_APART, pieces=pieces(tokenizer)), tokenizer)
     log: list[dict[str, float]] = []
@@ -313,6 +347,7 @@ def main() -> None:
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--start-from", type=click.Path(path_type=Path, exists=True), help="A nano folder to go on from.")
 @click.option("--level", type=click.FloatRange(0, 1), help="With --start-from: how long lists are at first.")
+@click.option("--layers", type=int, help="With --start-from: go on with so many layers, the new ones neutral at first.")
 def train(output: Path, **options: Any) -> None:
     """Train a nano LLM from generated text alone."""
     train_nano(output, **options)

@@ -194,14 +194,14 @@ KEYING_IS_COMING, KEY_LEVEL_STEP = 0.6, 0.004
 """While this share of titles begins right behind their keys, keyed lists get longer by so much a step."""
 
 WORLD_SHARES: dict[World, float] = {
-    "random": 0.35,
+    "random": 0.4,
     "sequels": 0.15,
-    "vectors": 0.2,
-    "films": 0.15,
-    "film-vectors": 0.15,
+    "vectors": 0.15,
+    "films": 0.2,
+    "film-vectors": 0.1,
 }
 
-READING_SHARES = {"facts": 0.1, "keyed": 0.2, "watching": 0.25, "rounds": 0.35, "lists": 0.1}
+READING_SHARES = {"facts": 0.15, "keyed": 0.15, "watching": 0.3, "rounds": 0.35, "lists": 0.05}
 """What is read besides single choices once everything is: sentences about films, keyed lists, what viewers watch,
 many choices behind one history, lists to repeat."""
 

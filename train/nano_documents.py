@@ -14,6 +14,9 @@ from train.nano_text import Choice
 FIRST_TOKEN_WEIGHT = 8.0
 """The answer's first token is where the choice is made; what follows is copying."""
 
+FREE_TOKEN_WEIGHT = 16.0
+"""The same where there is no reason to choose one: whether an answer is one of the list at all is decided there."""
+
 ANSWER_WEIGHT = 2.0
 """The tokens behind it: one that is misspelt or goes on as another title's answers nothing."""
 
@@ -93,7 +96,8 @@ def choice_document(choice: Choice, tokenizer: PromptTokenizer, branched: Sequen
     """
     ids = prompt_ids(choice, tokenizer)
     answers, weights = _weighted_answers(choice, tokenizer)
-    targets = _next_tokens(len(ids) - 1, [], answers, weights, FIRST_TOKEN_WEIGHT)
+    first_weight = FREE_TOKEN_WEIGHT if choice.free else FIRST_TOKEN_WEIGHT
+    targets = _next_tokens(len(ids) - 1, [], answers, weights, first_weight)
     branches = []
     end = len(ids)
     for place in branched:

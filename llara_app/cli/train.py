@@ -59,7 +59,11 @@ NANO = "nano"
     help="The encoder's share in how answers begin at first, where prompts have a user token [0; nano: 0.5].",
 )
 @click.option("--distillation-steps", type=int, help="Steps over which that share falls to nothing [1500].")
-@click.option("--thinning", type=float, help="Share of a history left out at random, at most [0; nano: 0.6].")
+@click.option(
+    "--thinning",
+    type=float,
+    help="Share of a history that the encoder's user token leaves out at random, at most [0; nano: 0.6].",
+)
 @click.option("--batch-size", type=int, help="Examples in an optimizer step, over all processes.")
 @click.option("--micro-batch-size", type=int, help="Examples in one forward pass.")
 @click.option("--learning-rate", type=float, help="The peak.")

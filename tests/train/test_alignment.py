@@ -88,22 +88,23 @@ def is_part_of(part: list[int], whole: list[int]) -> bool:
     return all(item in rest for item in part)
 
 
-def test_thinning_leaves_a_random_part_of_a_history_out(world: World) -> None:
+def test_thinning_hides_a_random_part_of_a_history_from_the_encoder_alone(world: World) -> None:
     whole, thinned = make_lists(world).dataset, make_lists(world, thinning=0.9).dataset
-    num_shown = []
+    num_read = []
     for row in range(0, len(whole), 7):
         user, position = int(whole.rows.users[row]), int(whole.rows.targets[row])
         past = whole.sequences.history(user)[:position].tolist()
         keys = [ExampleKey(step, 0, row) for step in range(8)]
-        assert {tuple(whole[key].history) for key in keys} == {tuple(past[-MAX_HISTORY:])}
+        assert {tuple(whole[key].read_history) for key in keys} == {tuple(past[-MAX_HISTORY:])}
         for key in keys:
             example = thinned[key]
             assert example == thinned[key]
-            assert 1 <= len(example.history) <= MAX_HISTORY
-            assert is_part_of(example.history, past)
+            assert 1 <= len(example.read_history) <= MAX_HISTORY
+            assert is_part_of(example.read_history, past)
             assert example.prompt_ids.count(thinned.prompt_tokenizer.user_id) == 1
-            num_shown.append(len(example.history) / len(past))
-    assert min(num_shown) < 0.3 < np.mean(num_shown) < 0.8 < max(num_shown)
+            assert example.prompt_ids == whole[key].prompt_ids, "the prompt shows all titles and their tokens"
+            num_read.append(len(example.read_history) / len(past))
+    assert min(num_read) < 0.3 < np.mean(num_read) < 0.8 < max(num_read)
 
 
 def test_alignment_asks_thinned_users(world: World) -> None:

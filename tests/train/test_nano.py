@@ -274,6 +274,25 @@ def test_training_goes_on_from_a_folder_and_repeats_exactly(tmp_path: Path) -> N
     assert (other / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 
+def test_a_deeper_model_says_the_same_until_it_is_trained(tmp_path: Path) -> None:
+    tokenizer = shipped_tokenizer()
+    torch.manual_seed(1)
+    model = nano.build_model(tokenizer, **TINY)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.normal_(std=0.1)  # each layer makes a difference
+    deeper = nano.deepen(model, TINY["num_hidden_layers"] + 2)
+    ids = torch.randint(len(tokenizer), (2, 12))
+    assert deeper.config.num_hidden_layers == TINY["num_hidden_layers"] + 2
+    assert torch.equal(deeper(ids).logits, model(ids).logits)
+    assert deeper.lm_head.weight is deeper.model.embed_tokens.weight
+    deeper(ids, labels=ids).loss.backward()
+    assert deeper.model.layers[-2].self_attn.o_proj.weight.grad.abs().sum() > 0, "the new layers can learn"
+    assert deeper.model.layers[-2].mlp.down_proj.weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="more than 1"):
+        nano.deepen(deeper, 1)
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     """Each reads texts of its own; the weights stay equal because the gradients are averaged."""
