@@ -2,6 +2,7 @@
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --precision float32
+    python benchmarks/training_step.py --nano --attention sdpa
     python benchmarks/training_step.py --hidden-size 2048 --layers 22 --device cuda
 
 Prints one JSON document: samples and tokens per second of whole optimizer steps; the same with logits at every
@@ -14,6 +15,7 @@ import argparse
 import json
 import statistics
 import time
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from benchmarks.made_up import catalogue, llm, machine
 from llara_app.models.devices import training_precision
 from llara_app.models.item_vocabulary import ProjectedItems, Projector
 from llara_app.models.llara import LlaraModel
+from llara_app.models.llm import choose_training_attention, load_llm, quiet_transformers
 from llara_app.prompts import PromptTokenizer, find_template
 from llara_app.sequences import Sequences, Split
 from train.batches import Batch, PromptDataset, StepSampler, make_loader
@@ -53,21 +56,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden-size", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--nano", action="store_true", help="the packaged LLM instead of a made-up one")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("float32", "mixed"), help="by default what the device is fast in")
+    parser.add_argument("--attention", choices=("eager", "sdpa"), help="by default what training uses")
     options = parser.parse_args()
     precision = options.precision or training_precision(torch.device(options.device))
     config = FinetuneConfig(batch_size=32, micro_batch_size=16, curriculum="direct")
     accelerator = Accelerator(cpu=options.device == "cpu")
-    made_up = llm(options.hidden_size, options.layers, device=options.device)
+    language_model = (
+        load_llm("nano", device=options.device, dtype=torch.float32)
+        if options.nano
+        else llm(options.hidden_size, options.layers, device=options.device)
+    )
+    words = cast(torch.nn.Embedding, language_model.model.get_input_embeddings())
+    choose_training_attention(language_model.model, precision)
+    if options.attention:
+        with quiet_transformers():
+            language_model.model.set_attn_implementation(options.attention)
     items = catalogue()
     embeddings = torch.randn(len(items), 64)
-    peft_model = get_peft_model(
-        made_up.model,
-        LoraConfig(r=config.lora_rank, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
-    )
-    model = LlaraModel(peft_model, ProjectedItems(embeddings, Projector(64, options.hidden_size))).to(options.device)
+    lora = LoraConfig(r=config.lora_rank, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    with quiet_transformers():
+        peft_model = get_peft_model(language_model.model, lora)
+    model = LlaraModel(peft_model, ProjectedItems(embeddings, Projector(64, words.embedding_dim))).to(options.device)
     optimizer = make_optimizer(model, config)
     sequences, rows = histories(len(items))
     dataset = PromptDataset(
@@ -76,7 +89,7 @@ def main() -> None:
         rows,
         Curriculum("direct", options.steps, 0),
         find_template("movie"),
-        PromptTokenizer(made_up.tokenizer, model.vocabulary_size, len(items)),
+        PromptTokenizer(language_model.tokenizer, model.vocabulary_size, len(items)),
     )
 
     def sampled(lengths: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[Batch]:
@@ -118,7 +131,8 @@ def main() -> None:
     result = {
         "benchmark": "training_step",
         "precision": precision,
-        "parameters": made_up.model.num_parameters(),
+        "attention": language_model.model.config._attn_implementation,
+        "parameters": language_model.model.num_parameters(),
         "step_seconds": step_seconds,
         "samples_per_second": config.batch_size / step_seconds,
         "tokens_per_second": tokens / step_seconds,

@@ -88,8 +88,8 @@ class Batch:
     Attributes:
         input_ids, attention_mask, position_ids: ``[B, L]``; the last answer token is not among the inputs.
         labels: ``[B, A]``: the ids to be predicted at the last ``A`` places; -100 where the prompt still stands.
-        histories: ``[B, H]`` the item indexes that the encoder reads of the users, oldest first, filled on the right with -1; ``[B, K, H]`` where
-            a row is about several users.
+        histories: ``[B, H]`` the item indexes that the encoder reads of the users, oldest first, filled on the right
+            with -1; ``[B, K, H]`` where a row is about several users.
         candidates: ``[B, C]`` the items that each row offers.
         num_hybrid: how many of the ``B`` examples are shown in the curriculum's hard mode.
         keys: the names of the examples.

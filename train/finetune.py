@@ -26,7 +26,7 @@ from llara_app.errors import BundleError, UsageError
 from llara_app.files import write_whole
 from llara_app.models.bundle import save_bundle
 from llara_app.models.devices import Precision, choose_device, training_precision
-from llara_app.models.llm import load_llm
+from llara_app.models.llm import choose_training_attention, load_llm
 from llara_app.models.manifest import LOG_FILE, Manifest
 from llara_app.step_report import StepReport
 from llara_app.store import Store
@@ -105,6 +105,7 @@ def finetune(
     catalogue = store.catalogue(spec.dataset)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     llm = load_llm(spec.llm, device=accelerator.device, dtype=dtype, revision=spec.revision)
+    choose_training_attention(llm.model, precision)
     model = build_model(spec, llm, catalogue)
     optimizer = make_optimizer(model, config)
     dataset = make_dataset(store, spec, catalogue, llm, model)

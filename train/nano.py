@@ -38,8 +38,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from llara_app.models.devices import choose_device
-from llara_app.models.llm import load_llm
+from llara_app.models.devices import choose_device, training_precision
+from llara_app.models.llm import choose_training_attention, load_llm
 from train.nano_batches import Reader, Skill, target_logits, weighted_loss
 from train.nano_evaluation import evaluate_nano
 from train.nano_text import TextSource
@@ -147,8 +147,8 @@ def begin_with_likeness(model: LlamaForCausalLM) -> None:
 def deepen(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
     """The same model with so many layers: new ones before the last, which add nothing until they are trained.
 
-    As in progressive stacking by identity (Chen et al., 2016, Net2Net): what a layer adds to the stream is what its two
-    output matrices make, and these begin as zero. The last layer, which says the answer, stays the last.
+    After Net2Net (Chen et al., 2016): what a layer adds to the stream is what its two output matrices make, and these
+    begin as zero. The last layer, which says the answer, stays the last.
 
     Raises:
         ValueError: it has more layers than that.
@@ -222,6 +222,7 @@ def train_nano(
         if layers is not None:
             model = deepen(model, layers)
     model.to(place).train()
+    choose_training_attention(model, training_precision(place))
     reader = Reader(TextSource(seed + rank * SEEDS_APART, pieces=pieces(tokenizer)), tokenizer)
     log: list[dict[str, float]] = []
     if start_from is not None:
@@ -347,7 +348,7 @@ def main() -> None:
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--start-from", type=click.Path(path_type=Path, exists=True), help="A nano folder to go on from.")
 @click.option("--level", type=click.FloatRange(0, 1), help="With --start-from: how long lists are at first.")
-@click.option("--layers", type=int, help="With --start-from: go on with so many layers, the new ones neutral at first.")
+@click.option("--layers", type=int, help="With --start-from: go on with so many layers, new ones neutral.")
 def train(output: Path, **options: Any) -> None:
     """Train a nano LLM from generated text alone."""
     train_nano(output, **options)

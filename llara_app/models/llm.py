@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from llara_app.errors import LlaraError, UsageError
-from llara_app.models.devices import preferred_dtype
+from llara_app.models.devices import Precision, preferred_dtype
 
 NANO = "nano"
 """The small Llama that comes with the package."""
@@ -56,6 +57,10 @@ class LLM:
     tokenizer: PreTrainedTokenizerBase
     revision: str = ""
     fingerprint: str = ""
+
+
+FEW_HEADS = 16
+"""Of all layers together; at 16 prompts of 500 tokens their attention maps take some 500 MB."""
 
 
 def nano_folder() -> Path:
@@ -99,6 +104,21 @@ def load_llm(
         revision=getattr(model.config, "_commit_hash", None) or "",
         fingerprint=fingerprint(Path(source)) if Path(source).is_dir() else "",
     )
+
+
+def choose_training_attention(model: PreTrainedModel, precision: Precision) -> None:
+    """Let a small LLM compute attention by plain matrix products where that is fast: in bfloat16 on a CPU.
+
+    PyTorch's fused attention takes twice their time there (2.13, on a processor with AVX512-BF16); a whole step of
+    the nano LLM takes three quarters of its time without it (``python -m benchmarks.training_step --nano``). What it
+    saves is memory, a ``[batch, tokens, tokens]`` map for each head of each layer: an LLM with more than
+    :data:`FEW_HEADS` keeps it.
+    """
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_hidden_layers", math.inf) * getattr(config, "num_attention_heads", math.inf)
+    if model.device.type == "cpu" and precision != "float32" and heads <= FEW_HEADS:
+        with quiet_transformers():
+            model.set_attn_implementation("eager")
 
 
 def llm_config(name: str, *, revision: str | None = None, kind: str = LARGE_LANGUAGE_MODEL) -> PreTrainedConfig:
