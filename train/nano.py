@@ -183,6 +183,7 @@ def train_nano(
     start_from: Path | None = None,
     level: float | None = None,
     layers: int | None = None,
+    learning_rate: float = LEARNING_RATE,
     tokenizer: PreTrainedTokenizerFast | None = None,
     **changes: Any,
 ) -> list[dict[str, float]]:
@@ -198,6 +199,7 @@ def train_nano(
             Give another seed, or the same texts are read again.
         level: with `start_from`, how long lists are at first, from 0 to 1, instead of as long as they were there.
         layers: with `start_from`, go on with a model of so many layers (:func:`deepen`).
+        learning_rate: the peak; a model that has learned much already loses less of it at a lower one.
         tokenizer: use this one instead of training it.
         changes: override the model's configuration.
 
@@ -230,7 +232,7 @@ def train_nano(
         reader.level = log[-1]["level"] if level is None else level
         reader.copies, reader.chooses, reader.key_level = True, True, 1.0
     steps_before = log[-1]["step"] if log else 0
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=BETAS, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=BETAS, weight_decay=0.0)
     began = time.monotonic()
     losses: list[float] = []
     skill = Skill()
@@ -244,7 +246,7 @@ def train_nano(
         progress = step / max_steps if max_steps else elapsed / (60 * minutes)
         if processes > 1:
             progress = _average(model, progress)
-        rate = LEARNING_RATE * min(1.0, step / WARM_UP_STEPS, 0.05 + 0.95 * (1 - progress) / (1 - DECAY_FROM))
+        rate = learning_rate * min(1.0, step / WARM_UP_STEPS, 0.05 + 0.95 * (1 - progress) / (1 - DECAY_FROM))
         for group in optimizer.param_groups:
             group["lr"] = rate
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -348,6 +350,7 @@ def main() -> None:
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--start-from", type=click.Path(path_type=Path, exists=True), help="A nano folder to go on from.")
 @click.option("--level", type=click.FloatRange(0, 1), help="With --start-from: how long lists are at first.")
+@click.option("--learning-rate", type=float, default=LEARNING_RATE, show_default=True, help="The peak.")
 @click.option("--layers", type=int, help="With --start-from: go on with so many layers, new ones neutral.")
 def train(output: Path, **options: Any) -> None:
     """Train a nano LLM from generated text alone."""

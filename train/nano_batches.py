@@ -195,8 +195,8 @@ KEYING_IS_COMING, KEY_LEVEL_STEP = 0.6, 0.004
 
 WORLD_SHARES: dict[World, float] = {
     "random": 0.4,
-    "sequels": 0.15,
-    "vectors": 0.15,
+    "sequels": 0.1,
+    "vectors": 0.2,
     "films": 0.2,
     "film-vectors": 0.1,
 }
