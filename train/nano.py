@@ -102,7 +102,10 @@ def pieces(tokenizer: PreTrainedTokenizerFast) -> list[str]:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> LlamaForCausalLM:
-    """The untrained model: a Llama of three layers, 192 wide. `changes` override its configuration."""
+    """The untrained model: a Llama of three layers, 192 wide; the shipped one grew a fourth (:func:`deepen`).
+
+    `changes` override its configuration.
+    """
     settings: dict[str, Any] = {
         "hidden_size": 192,
         "intermediate_size": 384,

@@ -17,7 +17,7 @@ FIRST_TOKEN_WEIGHT = 8.0
 FREE_TOKEN_WEIGHT = 16.0
 """The same where there is no reason to choose one: whether an answer is one of the list at all is decided there."""
 
-ANSWER_WEIGHT = 2.0
+ANSWER_WEIGHT = 4.0
 """The tokens behind it: one that is misspelt or goes on as another title's answers nothing."""
 
 WATCHED_TITLE_WEIGHT = 2.0
