@@ -188,7 +188,8 @@ class PromptDataset(Dataset[Example]):
         if self.thinning:
             kept = past[rng.random(len(past)) >= rng.uniform(0, self.thinning)]
             past = kept if len(kept) else past[-1:]
-        read: list[int] = past[-self.encoder_history :].tolist()
+        # No more than a prompt ever shows, however much the encoder could read: ranking has no more to give it.
+        read: list[int] = past[-MAX_HISTORY:].tolist()
         return read
 
     def lengths(self) -> npt.NDArray[np.int64]:

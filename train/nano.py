@@ -163,13 +163,11 @@ def deepen(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
     deeper = LlamaForCausalLM(config)
     begin_with_likeness(deeper)
     last = model.config.num_hidden_layers - 1
-    deeper.load_state_dict(
-        {
-            name.replace(f"layers.{last}.", f"layers.{layers - 1}."): weights
-            for name, weights in model.state_dict().items()
-        },
-        strict=False,
-    )
+    trained = {
+        name.replace(f"layers.{last}.", f"layers.{layers - 1}."): weights
+        for name, weights in model.state_dict().items()
+    }
+    deeper.load_state_dict({**deeper.state_dict(), **trained})
     for layer in deeper.model.layers[last : layers - 1]:
         layer.self_attn.o_proj.weight.zero_()
         layer.mlp.down_proj.weight.zero_()
@@ -201,7 +199,7 @@ def train_nano(
         start_from: a nano folder to go on from, with its tokenizer, log and length of lists, instead of from nothing.
             Give another seed, or the same texts are read again.
         level: with `start_from`, how long lists are at first, from 0 to 1, instead of as long as they were there.
-        layers: with `start_from`, go on with a model of so many layers (:func:`deepen`).
+        layers: how many the model has; one that has begun with fewer is given them (:func:`deepen`).
         learning_rate: the peak; a model that has learned much already loses less of it at a lower one.
         tokenizer: use this one instead of training it.
         changes: override the model's configuration.
@@ -219,6 +217,8 @@ def train_nano(
         raise ValueError(f"{processes} processes share a training on the CPU alone, not on {place}: start one")
     if start_from is None:
         tokenizer = tokenizer or train_tokenizer(TextSource(TOKENIZER_SEED))
+        if layers is not None:
+            changes["num_hidden_layers"] = layers
         model = build_model(tokenizer, **changes)
     else:
         llm = load_llm(str(start_from), dtype=torch.float32)
@@ -354,7 +354,11 @@ def main() -> None:
 @click.option("--start-from", type=click.Path(path_type=Path, exists=True), help="A nano folder to go on from.")
 @click.option("--level", type=click.FloatRange(0, 1), help="With --start-from: how long lists are at first.")
 @click.option("--learning-rate", type=float, default=LEARNING_RATE, show_default=True, help="The peak.")
-@click.option("--layers", type=int, help="With --start-from: go on with so many layers, new ones neutral.")
+@click.option(
+    "--layers",
+    type=click.IntRange(min=1),
+    help="Of the model; added to --start-from's they begin neutral.",
+)
 def train(output: Path, **options: Any) -> None:
     """Train a nano LLM from generated text alone."""
     train_nano(output, **options)

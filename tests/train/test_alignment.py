@@ -15,6 +15,7 @@ from llara_app.prompts import PromptTokenizer, find_template
 from llara_app.sequences import MAX_HISTORY
 from llara_app.step_report import StepReport
 from tests.small_world import NUM_ITEMS, World, make_world
+from train import batches
 from train.alignment import AlignmentList, AlignmentLists
 from train.batches import IGNORED, ExampleKey, Opinions, PromptDataset
 from train.components import build_model
@@ -105,6 +106,14 @@ def test_thinning_hides_a_random_part_of_a_history_from_the_encoder_alone(world:
             assert example.prompt_ids == whole[key].prompt_ids, "the prompt shows all titles and their tokens"
             num_read.append(len(example.read_history) / len(past))
     assert min(num_read) < 0.3 < np.mean(num_read) < 0.8 < max(num_read)
+
+
+def test_the_encoder_reads_no_more_than_a_prompt_can_show(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MAX_HISTORY", 4)
+    dataset = make_lists(world).dataset
+    row = int(np.argmax(dataset.rows.targets))
+    assert dataset.encoder_history > 4 < dataset.rows.targets[row]
+    assert len(dataset[ExampleKey(0, 0, row)].read_history) == 4
 
 
 def test_alignment_asks_thinned_users(world: World) -> None:

@@ -274,7 +274,7 @@ def test_training_goes_on_from_a_folder_and_repeats_exactly(tmp_path: Path) -> N
     assert (other / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 
-def test_a_deeper_model_says_the_same_until_it_is_trained(tmp_path: Path) -> None:
+def test_a_deeper_model_says_the_same_until_it_is_trained() -> None:
     tokenizer = shipped_tokenizer()
     torch.manual_seed(1)
     model = nano.build_model(tokenizer, **TINY)
@@ -291,6 +291,14 @@ def test_a_deeper_model_says_the_same_until_it_is_trained(tmp_path: Path) -> Non
     assert deeper.model.layers[-2].mlp.down_proj.weight.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="more than 1"):
         nano.deepen(deeper, 1)
+
+
+@pytest.mark.slow
+def test_a_training_may_begin_or_go_on_with_other_layers(tmp_path: Path) -> None:
+    begun, deeper = tmp_path / "begun", tmp_path / "deeper"
+    nano.train_nano(begun, max_steps=1, seed=1, layers=1, tokenizer=shipped_tokenizer(), intermediate_size=32)
+    nano.train_nano(deeper, max_steps=1, seed=2, layers=3, start_from=begun)
+    assert [load_llm(str(folder)).model.config.num_hidden_layers for folder in (begun, deeper)] == [1, 3]
 
 
 @pytest.mark.slow
