@@ -13,6 +13,7 @@ from rich.text import Text
 
 from llara_app import locations
 from llara_app.errors import LlaraError
+from llara_app.files import folder_size
 from llara_app.jobs import Job, JobStatus, list_jobs
 from llara_app.metric_names import METRICS
 from llara_app.tui.text import duration, moment, size
@@ -50,9 +51,8 @@ def look_at_bundles(others: Sequence[Path]) -> list[BundleState]:
     states = []
     for folder, manifest in list_bundles(others):
         job_on_it = jobs.get(str(folder))
-        num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         status = job_on_it.status() if job_on_it is not None else None
-        states.append(BundleState(folder, manifest, num_bytes, job_on_it, status))
+        states.append(BundleState(folder, manifest, folder_size(folder), job_on_it, status))
     return states
 
 
