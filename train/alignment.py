@@ -5,8 +5,7 @@ for feature alignment" (Liu et al., 2023), and distillation (Hinton et al., 2015
 tokens asks one question, and its answer is one draw of many that were possible. A list of candidates with many users'
 tokens behind it asks one question for each of them, and the frozen encoder answers all: behind a user's token the
 titles are to be said in the order in which the encoder ranks their items. The curriculum then teaches what titles and
-history add; the LLM forgets there some of what it could say of the encoder's opinion, unless it rehearses a few lists
-in each step (rehearsal: Robins, 1995).
+history add.
 """
 
 from __future__ import annotations
@@ -72,25 +71,14 @@ class AlignmentLists:
         self.num_answers = max(1, dataset.num_candidates // 2)
 
     def batches(
-        self,
-        step: int,
-        *,
-        batch_size: int,
-        micro_batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        share: float = 1.0,
+        self, step: int, *, batch_size: int, micro_batch_size: int, rank: int = 0, world_size: int = 1
     ) -> Iterator[Batch]:
         """The micro-batches of one optimizer step for one process; each process gets as many.
 
         Args:
-            step: of the whole run.
             batch_size, micro_batch_size: in prompts, as for the curriculum's steps.
-            share: of a step's lists; any share but none gives each process one at least.
         """
-        if not share:
-            return
-        lists = max(1, round(share * batch_size) // PROMPTS_TO_A_LIST // world_size) * world_size
+        lists = max(1, batch_size // PROMPTS_TO_A_LIST // world_size) * world_size
         slots = list(range(rank, lists, world_size))
         size = max(1, micro_batch_size // PROMPTS_TO_A_LIST)
         for first in range(0, len(slots), size):

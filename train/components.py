@@ -131,11 +131,7 @@ def make_dataset(store: Store, spec: RunSpec, catalogue: Catalogue, llm: LLM, mo
 def make_teacher(dataset: PromptDataset, config: FinetuneConfig, model: LlaraModel) -> Teacher | None:
     """The encoder as a teacher; None where no prompt has a user token, or nothing is to be taught."""
     shows_users = dataset.curriculum.modes & {PromptMode.BEHAVIOUR, PromptMode.HYBRID}
-    if (
-        model.users is None
-        or not shows_users
-        or not (config.alignment_steps or config.rehearsal or config.distillation)
-    ):
+    if model.users is None or not shows_users or not (config.alignment_steps or config.distillation):
         return None
     # Wherever a user is shown, answers are titles.
     answers = [dataset.prompt_tokenizer.encode_answer(item, PromptMode.HYBRID) for item in dataset.catalogue]
@@ -145,8 +141,8 @@ def make_teacher(dataset: PromptDataset, config: FinetuneConfig, model: LlaraMod
 
 
 def make_alignment(dataset: PromptDataset, config: FinetuneConfig, teacher: Teacher | None) -> AlignmentLists | None:
-    """The steps before the curriculum, and what it rehearses; None where nobody teaches, or neither is asked for."""
-    if teacher is None or not (config.alignment_steps or config.rehearsal):
+    """The steps before the curriculum; None where nobody teaches, or none are asked for."""
+    if teacher is None or not config.alignment_steps:
         return None
     return AlignmentLists(dataset, teacher, min(config.alignment_steps, dataset.curriculum.total_steps))
 

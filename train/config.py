@@ -37,7 +37,6 @@ class FinetuneConfig(BaseModel):
         max_length: tokens of a prompt with its answer; the oldest history is dropped first.
         alignment_steps: optimizer steps before the curriculum (:mod:`train.alignment`), at most as many as it has
             itself; none where no prompt has a user token.
-        rehearsal: how many of such a step's lists each step of the curriculum repeats beside its prompts, as a share.
         distillation: how much of what an answer begins with is the encoder's opinion when the curriculum begins,
             where the prompt shows the user's token; the rest is the item that was taken (:mod:`train.teacher`).
         distillation_steps: of the curriculum, over which that share falls to nothing.
@@ -55,7 +54,6 @@ class FinetuneConfig(BaseModel):
     epochs: float = Field(5, gt=0)
     max_steps: int | None = Field(None, ge=1)
     alignment_steps: int = Field(0, ge=0)
-    rehearsal: float = Field(0, ge=0, le=1)
     distillation: float = Field(0, ge=0, le=1)
     distillation_steps: int = Field(1500, ge=1)
     batch_size: int = Field(128, ge=1)

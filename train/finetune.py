@@ -151,10 +151,9 @@ def finetune(
             )
             if teacher is not None and not aligning:
                 micro_batches = [teacher.teach(batch, stage_step) for batch in micro_batches]
-            rehearsed = list(lists.batches(step, share=config.rehearsal, **sizes)) if lists and not aligning else []
             factor = learning_rate_factor(stage_step, stage_steps, config.warmup_ratio)
             loss, num_hybrid = optimizer_step(
-                accelerator, model, optimizer, micro_batches + rehearsed, factor, config, step, precision
+                accelerator, model, optimizer, micro_batches, factor, config, step, precision
             )
             report = StepReport(
                 step=step,

@@ -54,9 +54,6 @@ NANO = "nano"
     "--alignment-steps", type=int, help="Steps before the curriculum, at most as many as it has [0; nano: 300]."
 )
 @click.option(
-    "--rehearsal", type=float, help="Part of such a step that each step of the curriculum repeats beside its own [0]."
-)
-@click.option(
     "--distillation",
     type=float,
     help="The encoder's share in how answers begin at first, where prompts have a user token [0; nano: 0.5].",

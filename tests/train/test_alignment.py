@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -232,21 +231,6 @@ def test_processes_share_the_lists(lists: AlignmentLists, batch_size: int, micro
     assert slots == list(range(max(2, batch_size // 4)))
 
 
-@pytest.mark.parametrize(
-    ("share", "world_size", "expected"), [(0, 1, 0), (0.01, 1, 1), (0.25, 1, 2), (0.5, 2, 4), (0.25, 4, 4), (1, 1, 8)]
-)
-def test_a_share_of_the_lists_gives_each_process_as_many(
-    lists: AlignmentLists, share: float, world_size: int, expected: int
-) -> None:
-    made = [
-        list(lists.batches(1, batch_size=32, micro_batch_size=16, rank=rank, world_size=world_size, share=share))
-        for rank in range(world_size)
-    ]
-    assert len({sum(map(len, own)) for own in made}) == 1
-    slots = sorted(key.slot for own in made for batch in own for key in batch.keys)
-    assert slots == list(range(expected))
-
-
 def test_each_user_of_a_row_has_its_own_vector(world: World, lists: AlignmentLists) -> None:
     llm = load_llm(str(world.llm))
     model = build_model(world.spec("movie-keyed"), llm, lists.dataset.catalogue)
@@ -281,39 +265,6 @@ def test_alignment_comes_before_the_curriculum_and_leaves_it_as_it_is(world: Wor
     assert [r.num_hybrid for r in rest] == [r.num_hybrid for r in plain]
     assert [r.learning_rate for r in rest] == [r.learning_rate for r in plain]
     assert not np.allclose([r.loss for r in rest], [r.loss for r in plain])
-
-
-def test_rehearsal_adds_new_lists_to_the_curriculum_and_leaves_its_prompts_as_they_are(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[ExampleKey] = []
-    collate = AlignmentLists.collate
-
-    def collated(self: AlignmentLists, lists: Sequence[AlignmentList]) -> batches.Batch:
-        made.extend(each.key for each in lists)
-        return collate(self, lists)
-
-    monkeypatch.setattr(AlignmentLists, "collate", collated)
-    aligned = run(world, tmp_path / "aligned", "movie-keyed", alignment_steps=2, batch_size=16)
-    first = made.copy()
-    made.clear()
-    rehearsed = run(world, tmp_path / "rehearsed", "movie-keyed", alignment_steps=2, batch_size=16, rehearsal=0.5)
-    assert [(key.step, key.slot) for key in first] == [(step, slot) for step in range(2) for slot in range(4)]
-    assert made[: len(first)] == first
-    assert [(key.step, key.slot) for key in made[len(first) :]] == [
-        (step, slot) for step in range(2, len(rehearsed)) for slot in range(2)
-    ]
-    for field in ("probability", "num_hybrid", "num_examples", "learning_rate"):
-        assert [getattr(r, field) for r in rehearsed] == [getattr(r, field) for r in aligned]
-    assert [r.loss for r in rehearsed[:2]] == [r.loss for r in aligned[:2]]
-    assert not np.allclose([r.loss for r in rehearsed[2:]], [r.loss for r in aligned[2:]])
-
-
-def test_rehearsal_does_not_need_alignment(world: World, tmp_path: Path) -> None:
-    plain = run(world, tmp_path / "plain", "movie-keyed", max_steps=3)
-    rehearsed = run(world, tmp_path / "rehearsed", "movie-keyed", max_steps=3, rehearsal=0.25)
-    assert not any(report.aligning for report in rehearsed)
-    assert not np.allclose([r.loss for r in rehearsed], [r.loss for r in plain])
 
 
 @pytest.mark.parametrize(

@@ -234,17 +234,17 @@ def test_beyond_the_paper_s_prompt_the_paper_s_is_one_more_system(world: World) 
 
 def test_what_the_encoder_teaches_is_one_more_system_each_and_random_embeddings_teach_nothing(world: World) -> None:
     asked = study(world)
-    config = asked.config.model_copy(update={"alignment_steps": 3, "rehearsal": 0.25, "distillation": 0.5})
+    config = asked.config.model_copy(update={"alignment_steps": 3, "distillation": 0.5})
     keyed = replace(asked, template_name="movie-keyed", template=find_template("movie-keyed"), config=config)
     taught = {
-        system.name: (trained.alignment_steps, trained.rehearsal, trained.distillation)
+        system.name: (part.spec.config.alignment_steps, part.spec.config.distillation)
         for system in DESIGNS["rq2"](keyed).systems
-        if isinstance(part := system.subjects[0].part, Finetuning) and (trained := part.spec.config)
+        if isinstance(part := system.subjects[0].part, Finetuning)
     }
-    assert taught["hybrid"] == (3, 0.25, 0.5)
-    assert taught["hybrid without alignment"] == (0, 0, 0.5)
-    assert taught["hybrid without distillation"] == (3, 0.25, 0)
-    assert taught["hybrid with random embeddings"] == (0, 0, 0)
+    assert taught["hybrid"] == (3, 0.5)
+    assert taught["hybrid without alignment"] == (0, 0.5)
+    assert taught["hybrid without distillation"] == (3, 0.0)
+    assert taught["hybrid with random embeddings"] == (0, 0.0)
 
 
 def test_a_template_of_one_s_own_may_be_called_keyed(world: World, llara_home: Path) -> None:

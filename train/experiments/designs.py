@@ -211,8 +211,8 @@ def rq2(study: Study) -> Design:
     """What each part of the hybrid prompt gives; random item embeddings tell meaning from mere extra tokens.
 
     Where the template shows the user's token, hybrid prompts without it are one more system, those of the paper where
-    the template is another form of them, those whose projectors were not aligned (nor is anything of it rehearsed
-    then), and those of which the encoder taught no answer. An encoder that knows nothing teaches nothing.
+    the template is another form of them, those whose projectors were not aligned first, and those of which the
+    encoder taught no answer. An encoder that knows nothing teaches nothing.
     """
     (choice,) = study.encoders
     noise = EncoderChoice(
@@ -227,8 +227,7 @@ def rq2(study: Study) -> Design:
         finetuned(study, choice, mode.value, "text" if mode is PromptMode.TEXT else "direct", mode)
         for mode in (PromptMode.INDEX, PromptMode.TEXT, PromptMode.BEHAVIOUR)
     ]
-    unaligned = study.config.model_copy(update={"alignment_steps": 0, "rehearsal": 0.0})
-    untaught = unaligned.model_copy(update={"distillation": 0.0})
+    untaught = study.config.model_copy(update={"alignment_steps": 0, "distillation": 0.0})
     controls = [finetuned(replace(study, config=untaught), noise, random, study.config.curriculum)]
     forms = {WITHOUT_USER: study.template_name + NO_USER} if study.template.has_user else {}
     plain = plain_form(study.template_name)
@@ -239,7 +238,8 @@ def rq2(study: Study) -> Design:
         controls.append(finetuned(other, choice, name, study.config.curriculum))
     note = ""
     if study.template.has_user and study.config.alignment_steps:
-        controls.append(finetuned(replace(study, config=unaligned), choice, UNALIGNED, study.config.curriculum))
+        other = replace(study, config=study.config.model_copy(update={"alignment_steps": 0}))
+        controls.append(finetuned(other, choice, UNALIGNED, study.config.curriculum))
         note = f" {ALIGNED_LONGER}"
     if study.template.has_user and study.config.distillation:
         other = replace(study, config=study.config.model_copy(update={"distillation": 0.0}))
