@@ -14,13 +14,18 @@ from pathlib import Path
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A scratch folder that becomes `folder` when the block ends well, and vanishes when it does not.
 
-    A folder that stands there already is replaced then, and only then.
+    A folder that stands there already is replaced then, and only then. Its files are as readable as any that this
+    process makes: safetensors makes them their owner's alone, and a bundle is there to be carried away.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         whole = Path(scratch) / "whole"
         whole.mkdir()
         yield whole
+        usual = whole.stat().st_mode & 0o666
+        for file in whole.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                file.chmod(usual)
         if folder.exists():
             # A folder cannot be renamed over a full one: the old one goes away with the scratch folder.
             folder.rename(Path(scratch) / "replaced")

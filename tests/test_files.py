@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llara_app.files import folder_size
+from llara_app.files import folder_size, whole_folder
 
 
 def test_a_folder_is_measured_while_another_process_removes_things(
@@ -30,3 +30,21 @@ def test_a_folder_is_measured_while_another_process_removes_things(
     monkeypatch.setattr(os, "scandir", list_late)
     assert folder_size(tmp_path) == 8
     assert not (tmp_path / ".check-1").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such permissions elsewhere")
+def test_others_can_read_a_folder_as_the_umask_says(tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        with whole_folder(tmp_path / "made") as scratch:
+            (scratch / "deep").mkdir()
+            weights = scratch / "deep" / "weights.safetensors"
+            weights.touch(mode=0o600)  # as safetensors makes its files
+    finally:
+        os.umask(umask)
+    made = tmp_path / "made"
+    assert [path.stat().st_mode & 0o777 for path in (made, made / "deep", made / "deep" / weights.name)] == [
+        0o750,
+        0o750,
+        0o640,
+    ]

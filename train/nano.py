@@ -24,9 +24,7 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +36,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from llara_app.cli.common import show_error
+from llara_app.errors import BundleError, LlaraError, UsageError
+from llara_app.files import whole_folder
 from llara_app.models.devices import choose_device, training_precision
 from llara_app.models.llm import choose_training_attention, load_llm
 from train.nano_batches import Reader, Skill, target_logits, weighted_loss
@@ -154,11 +155,15 @@ def deepen(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
     begin as zero. The last layer, which says the answer, stays the last.
 
     Raises:
-        ValueError: it has more layers than that.
+        UsageError: it has more layers than that.
     """
     new = layers - model.config.num_hidden_layers
     if new < 0:
-        raise ValueError(f"The model has {model.config.num_hidden_layers} layers, more than {layers}")
+        raise UsageError(
+            f"The model has {model.config.num_hidden_layers} layers, more than {layers}",
+            "",
+            "A model can be deepened, not made shallower: ask for as many or more.",
+        )
     config = LlamaConfig(**{**model.config.to_dict(), "num_hidden_layers": layers})
     deeper = LlamaForCausalLM(config)
     begin_with_likeness(deeper)
@@ -208,13 +213,15 @@ def train_nano(
         The log: one record about every 50 steps.
 
     Raises:
-        ValueError: several processes were started for a GPU: the model is too small to be worth more than one.
+        UsageError: several processes were started for a GPU: the model is too small to be worth more than one; or
+            `layers` are fewer than the model has.
+        BundleError: `start_from` is not a folder that this made.
     """
     torch.manual_seed(seed)
     rank, processes = _join_processes()
     place = choose_device(device)
     if processes > 1 and place.type != "cpu":
-        raise ValueError(f"{processes} processes share a training on the CPU alone, not on {place}: start one")
+        raise UsageError(f"{processes} processes share a training on the CPU alone, not on {place}", "", "Start one.")
     if start_from is None:
         tokenizer = tokenizer or train_tokenizer(TextSource(TOKENIZER_SEED))
         if layers is not None:
@@ -231,7 +238,7 @@ def train_nano(
     reader = Reader(TextSource(seed + rank * SEEDS_APART, pieces=pieces(tokenizer)), tokenizer)
     log: list[dict[str, float]] = []
     if start_from is not None:
-        log = [json.loads(line) for line in (start_from / LOG_FILE).read_text(encoding="utf-8").splitlines()]
+        log = _read_log(start_from)
         reader.level = log[-1]["level"] if level is None else level
         reader.copies, reader.chooses, reader.key_level = True, True, 1.0
     steps_before = log[-1]["step"] if log else 0
@@ -287,6 +294,18 @@ def train_nano(
     return log
 
 
+def _read_log(folder: Path) -> list[dict[str, float]]:
+    """The records of the trainings that made a nano folder; one at least."""
+    path = folder / LOG_FILE
+    try:
+        log: list[dict[str, float]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        log[-1]["level"], log[-1]["step"]
+    except (OSError, ValueError, LookupError) as error:
+        hint = "Give a folder that this command wrote."
+        raise BundleError("The log to go on from cannot be read", f"{path}: {error}", hint) from error
+    return log
+
+
 def _join_processes() -> tuple[int, int]:
     """This process's rank and how many there are: more than one under torchrun."""
     if "WORLD_SIZE" not in os.environ:
@@ -308,37 +327,33 @@ def _average(model: LlamaForCausalLM, progress: float) -> float:
 def save_nano(
     output: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, log: list[dict[str, float]]
 ) -> None:
-    """Write the folder beside `output`, then swap.
+    """Write the folder whole, replacing one that is there.
 
     The weights are stored in float16: half the size, and its rounding is far below what training leaves undone.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
+    with whole_folder(output) as scratch:
         half = LlamaForCausalLM(model.config)
         half.load_state_dict(model.state_dict())
-        half.half().save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        with (temporary / LOG_FILE).open("w", encoding="utf-8") as lines:
+        half.half().save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        with (scratch / LOG_FILE).open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(record) + "\n" for record in log)
         if (card := output / "README.md").is_file():
-            shutil.copy(card, temporary)
-        temporary.chmod(0o755)
-        for file in temporary.iterdir():
-            file.chmod(0o644)
-        if output.exists():
-            replaced = temporary.with_name(temporary.name + "-old")
-            output.replace(replaced)
-            temporary.replace(output)
-            shutil.rmtree(replaced)
-        else:
-            temporary.replace(output)
-    finally:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(temporary)
+            shutil.copy(card, scratch)
 
 
-@click.group()
+class _PlainErrors(click.Group):
+    """Shows what went wrong as ``llara-app`` does."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except LlaraError as error:
+            show_error(error)
+            context.exit(error.exit_code)
+
+
+@click.group(cls=_PlainErrors)
 def main() -> None:
     """Train and evaluate the nano LLM."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")

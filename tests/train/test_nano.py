@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from llara_app.errors import UsageError
 from llara_app.models.item_vocabulary import FixedItems
 from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import load_llm, nano_folder
@@ -289,8 +291,23 @@ def test_a_deeper_model_says_the_same_until_it_is_trained() -> None:
     deeper(ids, labels=ids).loss.backward()
     assert deeper.model.layers[-2].self_attn.o_proj.weight.grad.abs().sum() > 0, "the new layers can learn"
     assert deeper.model.layers[-2].mlp.down_proj.weight.grad.abs().sum() > 0
-    with pytest.raises(ValueError, match="more than 1"):
+    with pytest.raises(UsageError, match="more than 1"):
         nano.deepen(deeper, 1)
+
+
+def test_wrong_input_of_the_training_script_gets_one_message(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    nano.save_nano(bare, nano.build_model(shipped_tokenizer(), **TINY), shipped_tokenizer(), [])
+    output = tmp_path / "out"
+    for options, exit_code, message in (
+        (["--start-from", str(nano_folder()), "--layers", "1"], 2, "The model has 4 layers, more than 1"),
+        (["--start-from", str(tmp_path)], 1, str(tmp_path)),
+        (["--start-from", str(bare)], 1, f"{bare / nano.LOG_FILE}"),
+    ):
+        result = CliRunner().invoke(nano.main, ["train", "--output", str(output), *options])
+        assert result.exit_code == exit_code, result.output
+        assert message in result.stderr
+    assert not output.exists()
 
 
 @pytest.mark.slow
