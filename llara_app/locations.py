@@ -11,6 +11,7 @@ from pathlib import Path
 import platformdirs
 
 HOME_VARIABLE = "LLARA_HOME"
+TRAINING_SUFFIX = ".training"
 
 
 def home() -> Path:
@@ -38,6 +39,11 @@ def encoders() -> Path:
 
 def bundles() -> Path:
     return home() / "bundles"
+
+
+def training_folder(output: Path) -> Path:
+    """Where a training keeps its log and checkpoints until what it makes lies whole at `output`."""
+    return output.with_name(f"{output.name}{TRAINING_SUFFIX}")
 
 
 def experiments() -> Path:

@@ -20,7 +20,7 @@ from llara_app.models.manifest import LOG_FILE, MANIFEST_FILE
 from llara_app.step_report import StepReport
 
 SPEC_FILE = "run.json"
-TRAINING_SUFFIX = ".training"
+"""In a run's folder: what it computes, as :class:`train.config.RunSpec`."""
 RECENT_STEPS = 20
 """Steps over which speed is averaged."""
 ALIVE_SECONDS = 120
@@ -144,7 +144,7 @@ class TrainingRun:
     @property
     def folder(self) -> Path:
         """Where log and checkpoints stand while the run is not finished."""
-        return self.output.with_name(self.output.name + TRAINING_SUFFIX)
+        return locations.training_folder(self.output)
 
     @property
     def command(self) -> str:
@@ -213,8 +213,8 @@ def list_runs() -> list[TrainingRun]:
     """Runs started by a front end, newest first, then unfinished ones that something else started."""
     runs = {Path(job.record.subject): TrainingRun(Path(job.record.subject), job) for job in list_jobs("train")}
     root = locations.bundles()
-    for folder in sorted(root.glob(f"*{TRAINING_SUFFIX}")) if root.is_dir() else ():
-        output = folder.with_name(folder.name.removesuffix(TRAINING_SUFFIX))
+    for folder in sorted(root.glob(f"*{locations.TRAINING_SUFFIX}")) if root.is_dir() else ():
+        output = folder.with_name(folder.name.removesuffix(locations.TRAINING_SUFFIX))
         if (folder / SPEC_FILE).is_file():
             runs.setdefault(output, TrainingRun(output))
     return list(runs.values())

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from llara_app.errors import BundleError
 from llara_app.files import whole_folder
 from llara_app.models.tensors import load_tensors
-from llara_app.training_runs import TRAINING_SUFFIX
 
 PREFIX = "checkpoint-"
 BESIDE_FILE = "beside.safetensors"
@@ -38,11 +37,6 @@ class Beside:
 
     document: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-def training_folder(output: Path) -> Path:
-    """Where a training keeps its log and checkpoints until what it makes lies whole at `output`."""
-    return output.with_name(f"{output.name}{TRAINING_SUFFIX}")
 
 
 def save_checkpoint(

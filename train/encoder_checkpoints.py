@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from llara_app.errors import BundleError, LlaraError, UsageError
 from llara_app.files import write_whole
+from llara_app.locations import training_folder
 from llara_app.locks import alone
 from train.checkpoint import (
     HINT,
@@ -28,7 +29,6 @@ from train.checkpoint import (
     load_beside,
     load_checkpoint,
     save_checkpoint,
-    training_folder,
 )
 from train.differences import first_difference
 

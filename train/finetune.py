@@ -24,19 +24,20 @@ from torch import Tensor, nn
 
 from llara_app.errors import BundleError, UsageError
 from llara_app.files import write_whole
+from llara_app.locations import training_folder
 from llara_app.models.bundle import save_bundle
 from llara_app.models.devices import Precision, choose_device, training_precision
 from llara_app.models.llm import choose_training_attention, load_llm
 from llara_app.models.manifest import LOG_FILE, Manifest
 from llara_app.step_report import StepReport
 from llara_app.store import Store
+from llara_app.training_runs import SPEC_FILE
 from train.batches import Batch, StepSampler, make_loader
-from train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, training_folder
+from train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from train.components import build_model, describe_run, make_alignment, make_dataset, make_optimizer, make_teacher
 from train.config import FinetuneConfig, RunSpec
 from train.run_log import interruptible, step_log
 
-SPEC_FILE = "run.json"
 SMALLEST_LEARNING_RATE = 0.01
 """Of the peak: where the warm-up starts and the cosine ends."""
 

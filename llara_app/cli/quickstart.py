@@ -115,7 +115,7 @@ def _train(store: Store, encoder: Path, steps: int) -> Path:
     """The quickstart's bundle: kept, resumed or trained."""
     from llara_app import locations
     from llara_app.datasets.sources import DEMO
-    from train.checkpoint import training_folder
+    from llara_app.locations import training_folder
     from train.config import RunSpec, default_template, make_config
     from train.finetune import prepare_run, read_spec
 

@@ -124,7 +124,7 @@ def train(
             output = Path(resume) if resume else output
             if output is None:
                 raise UsageError("Which run?", "--resume names no folder", "Pass --resume FOLDER.")
-            from train.checkpoint import training_folder
+            from llara_app.locations import training_folder
             from train.finetune import read_spec
 
             spec = read_spec(training_folder(output))
@@ -257,7 +257,8 @@ def train_encoder_shown(
     replace: bool = False,
 ) -> Mapping[str, Any]:
     """:func:`train.encoder_run.train_and_keep` with a live line; one who interrupts it is told how it goes on."""
-    from train.checkpoint import latest_checkpoint, training_folder
+    from llara_app.locations import training_folder
+    from train.checkpoint import latest_checkpoint
     from train.encoder_run import train_and_keep
 
     try:

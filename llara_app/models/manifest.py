@@ -161,10 +161,16 @@ def find_bundle(name_or_path: str) -> Path:
 
     Raises:
         NotFoundError: there is no such bundle.
+        BundleError: it is still being trained, or its training was interrupted; or the path is of another folder.
     """
-    for folder in (Path(name_or_path), locations.bundles() / name_or_path):
+    places = (Path(name_or_path), locations.bundles() / name_or_path)
+    for folder in places:
         if (folder / MANIFEST_FILE).is_file():
             return folder
+    for folder in places:
+        if (unfinished := locations.training_folder(folder)).is_dir():
+            hint = f"Wait for it, or go on with it where it was interrupted: llara-app train --resume {folder}"
+            raise BundleError("The training of this bundle has not finished", str(unfinished), hint)
     if Path(name_or_path).is_dir():
         Manifest.read(Path(name_or_path))
     raise NotFoundError.of(

@@ -17,12 +17,12 @@ import train.encoders
 from llara_app import locations
 from llara_app.cli.main import run
 from llara_app.encoders import EncoderManifest, load_encoder
+from llara_app.locations import training_folder
 from llara_app.store import Store
 from tests.encoders import stand_ins
 from tests.killed_training import kill_in_epoch
 from tests.small_world import NUM_ITEMS, source
 from tests.tiny_llm import make_llm
-from train.checkpoint import training_folder
 
 QUICK = ("--epochs", "1", "--protocol", "leave-one-out", "--seed", "3", "--quiet")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llara_app import locations
 from llara_app.cli.main import run
 from llara_app.encoders import encoder_folder
 from llara_app.models.manifest import Manifest
@@ -194,6 +195,14 @@ def test_nano_is_the_packaged_llm_wherever_one_stands(
     how = ("--encoder", world.encoder, *SETTINGS, "--max-steps", 1, "--alignment-steps", 0)
     ask("train", "--dataset", "small", "--llm", "nano", *how, "--output", tmp_path / "bundle")
     assert Manifest.read(tmp_path / "bundle").llm.name == "nano"
+
+
+def test_a_bundle_in_training_is_not_unknown(ask: Ask) -> None:
+    output = locations.bundles() / "half-done"
+    locations.training_folder(output).mkdir(parents=True)
+    told = ask("evaluate", "half-done", code=1)
+    assert "has not finished" in told
+    assert f"llara-app train --resume {output}" in told
 
 
 def test_resume_takes_no_other_settings(ask: Ask, tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llara_app.locations import training_folder
 from llara_app.models.manifest import Manifest
 from llara_app.recommend import Recommender
 from tests.small_world import make_world
 from tests.tiny_llm import ARCHITECTURES
 from tests.train.processes import run_in_processes
-from train.checkpoint import training_folder
 from train.finetune import finetune, prepare_run
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         program = (
             "import sys; from pathlib import Path\n"
             "from llara_app.store import Store\n"
-            "from train.checkpoint import training_folder\n"
+            "from llara_app.locations import training_folder\n"
             "from train.finetune import finetune, read_spec\n"
             "output = Path(sys.argv[2])\n"
             "spec = read_spec(training_folder(output))\n"

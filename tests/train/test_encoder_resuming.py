@@ -16,11 +16,12 @@ import torch
 import train.encoders
 from llara_app.encoders import ARCHITECTURES, SequentialEncoder
 from llara_app.errors import BundleError, LlaraError, UsageError
+from llara_app.locations import training_folder
 from llara_app.models.tensors import load_tensors
 from llara_app.sequences import Sequences, Split
 from tests.small_world import World, make_world
 from tests.train.test_encoders import NUM_ITEMS, SMALL, circle_walks, split_of
-from train.checkpoint import latest_checkpoint, training_folder
+from train.checkpoint import latest_checkpoint
 from train.encoder_checkpoints import SETTINGS_FILE, EncoderCheckpoints, encoder_checkpoints
 from train.encoders import EncoderTraining, EpochReport, TrainingReport, train_encoder
 from train.morec import TitleTraining, train_morec

@@ -17,6 +17,7 @@ import torch
 
 from llara_app.encoders import SASRecConfig, build_encoder, save_encoder
 from llara_app.errors import BundleError, DataError, UsageError
+from llara_app.locations import training_folder
 from llara_app.models.bundle import load_bundle
 from llara_app.models.llm import load_llm
 from llara_app.models.manifest import Manifest
@@ -24,7 +25,6 @@ from llara_app.prompts import PromptMode
 from llara_app.step_report import StepReport
 from tests.small_world import NUM_ITEMS, World, make_world
 from train.batches import StepSampler, make_loader
-from train.checkpoint import training_folder
 from train.components import build_model, make_dataset
 from train.config import RunSpec
 from train.finetune import answer_loss, finetune, learning_rate_factor, prepare_run
@@ -344,7 +344,7 @@ def test_ctrl_c_keeps_a_checkpoint(world: World, tmp_path: Path) -> None:
     prepare_run(world.store, spec, output)
     program = (
         "import sys; from pathlib import Path; from llara_app.store import Store;"
-        "from train.checkpoint import training_folder; from train.finetune import finetune, read_spec;"
+        "from llara_app.locations import training_folder; from train.finetune import finetune, read_spec;"
         "output = Path(sys.argv[2]);"
         "finetune(Store(sys.argv[1]), read_spec(training_folder(output)), output, device='cpu',"
         "         progress=lambda report: print(report.step, flush=True))"

@@ -12,10 +12,10 @@ import torch
 
 from llara_app.encoders import EncoderManifest, SASRecConfig, SequentialEncoder, build_encoder, save_encoder
 from llara_app.encoders.configs import MOREC, TRAINABLE
+from llara_app.locations import training_folder
 from llara_app.models.manifest import LOG_FILE
 from llara_app.prompts import PromptTemplate
 from llara_app.sequences import Split
-from train.checkpoint import training_folder
 from train.config import RunSpec
 from train.encoder_checkpoints import EncoderCheckpoints, encoder_checkpoints
 from train.encoders import EncoderTraining, Progress, train_encoder
