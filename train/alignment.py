@@ -125,7 +125,7 @@ class AlignmentLists:
         """What the encoder reads of a training row's history, and what was taken next."""
         data = self.dataset
         taken = data.sequences.history(int(data.rows.users[row]))[data.rows.targets[row]]
-        return data.read_history(row, rng), int(taken)
+        return data.read_history(row, rng, data.thinning), int(taken)
 
     def _title(self, index: int) -> list[int]:
         """An item's title as it stands in a list, with the separator behind it."""

@@ -127,6 +127,7 @@ class PromptDataset(Dataset[Example]):
         prompt_tokenizer: the joint tokenizer.
         num_candidates: titles to choose from, the true one among them.
         thinning: share of a history that the encoder does not get to read, at most; each example draws its own share.
+        thinning_steps: of the curriculum, over which that share falls evenly to nothing; None where it stays.
         max_length: tokens of prompt and answer together; the oldest history is dropped first.
         encoder_history: items that the encoder reads for the user's token, at most.
     """
@@ -142,6 +143,7 @@ class PromptDataset(Dataset[Example]):
         *,
         num_candidates: int = 20,
         thinning: float = 0.0,
+        thinning_steps: int | None = None,
         max_length: int | None = None,
         encoder_history: int = MAX_HISTORY,
     ) -> None:
@@ -153,6 +155,7 @@ class PromptDataset(Dataset[Example]):
         self.prompt_tokenizer = prompt_tokenizer
         self.num_candidates = num_candidates
         self.thinning = thinning
+        self.thinning_steps = thinning_steps
         self.max_length = max_length
         self.encoder_history = encoder_history
         # Negatives exclude what the user took in the training rows; later items are unknown to training.
@@ -179,14 +182,19 @@ class PromptDataset(Dataset[Example]):
         answer = self.prompt_tokenizer.encode_answer(target, mode)
         room = self.max_length - len(answer) if self.max_length is not None else None
         encoded = self.prompt_tokenizer.encode(prompt, mode, room)
-        return Example(key, mode, encoded.ids, answer, self.read_history(key.row, rng), candidates)
+        read = self.read_history(key.row, rng, self.thinning_at(key.step))
+        return Example(key, mode, encoded.ids, answer, read, candidates)
 
-    def read_history(self, row: int, rng: np.random.Generator) -> list[int]:
+    def thinning_at(self, step: int) -> float:
+        """The largest share that the encoder does not get to read in the curriculum's step `step`, from 0."""
+        return self.thinning * (1 if self.thinning_steps is None else max(0.0, 1 - step / self.thinning_steps))
+
+    def read_history(self, row: int, rng: np.random.Generator, thinning: float) -> list[int]:
         """What the encoder reads of the items before a row's target: those that thinning leaves, one at least."""
         user, position = int(self.rows.users[row]), int(self.rows.targets[row])
         past = self.sequences.history(user)[:position]
-        if self.thinning:
-            kept = past[rng.random(len(past)) >= rng.uniform(0, self.thinning)]
+        if thinning:
+            kept = past[rng.random(len(past)) >= rng.uniform(0, thinning)]
             past = kept if len(kept) else past[-1:]
         # No more than a prompt ever shows, however much the encoder could read: ranking has no more to give it.
         read: list[int] = past[-MAX_HISTORY:].tolist()

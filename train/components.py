@@ -123,6 +123,7 @@ def make_dataset(store: Store, spec: RunSpec, catalogue: Catalogue, llm: LLM, mo
         PromptTokenizer(llm.tokenizer, model.vocabulary_size, len(catalogue)),
         num_candidates=config.num_candidates,
         thinning=config.thinning,
+        thinning_steps=config.thinning_steps,
         max_length=min(limits, default=None),
         encoder_history=MAX_HISTORY if model.users is None else model.users.encoder.max_history,
     )

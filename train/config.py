@@ -26,6 +26,7 @@ class FinetuneConfig(BaseModel):
         thinning: share of the history that the encoder does not get to read for the user's token, at most; drawn
             for each example. The encoder ranks the rows it learned from better than any others, and an LLM that
             reads its token there learns to trust it too much, and titles too little. The prompt shows every title.
+        thinning_steps: of the curriculum, over which that share falls to nothing; by default it stays.
         epochs: passes of the curriculum over the training rows; `max_steps` cuts them short.
         batch_size: examples in an optimizer step, over all processes and accumulated micro-batches.
         micro_batch_size: examples in one forward pass of one process.
@@ -51,6 +52,7 @@ class FinetuneConfig(BaseModel):
     hard_mode: PromptMode = PromptMode.HYBRID
     num_candidates: int = Field(20, ge=2, le=1000)
     thinning: float = Field(0, ge=0, lt=1)
+    thinning_steps: int | None = Field(None, ge=1)
     epochs: float = Field(5, gt=0)
     max_steps: int | None = Field(None, ge=1)
     alignment_steps: int = Field(0, ge=0)

@@ -64,6 +64,7 @@ NANO = "nano"
     type=float,
     help="Share of a history that the encoder's user token leaves out at random, at most [0; nano: 0.6].",
 )
+@click.option("--thinning-steps", type=int, help="Steps over which that share falls to nothing [it stays].")
 @click.option("--batch-size", type=int, help="Examples in an optimizer step, over all processes.")
 @click.option("--micro-batch-size", type=int, help="Examples in one forward pass.")
 @click.option("--learning-rate", type=float, help="The peak.")

@@ -36,7 +36,9 @@ def lists(world: World) -> AlignmentLists:
     return make_lists(world)
 
 
-def make_lists(world: World, max_length: int | None = None, thinning: float = 0.0) -> AlignmentLists:
+def make_lists(
+    world: World, max_length: int | None = None, thinning: float = 0.0, thinning_steps: int | None = None
+) -> AlignmentLists:
     llm = load_llm(str(world.llm))
     tokenizer = PromptTokenizer(llm.tokenizer, llm.model.get_input_embeddings().weight.shape[0], NUM_ITEMS)
     encoder = load_encoder(world.encoder)[0]
@@ -49,6 +51,7 @@ def make_lists(world: World, max_length: int | None = None, thinning: float = 0.
         tokenizer,
         num_candidates=10,
         thinning=thinning,
+        thinning_steps=thinning_steps,
         max_length=max_length,
         encoder_history=encoder.max_history,
     )
@@ -106,6 +109,25 @@ def test_thinning_hides_a_random_part_of_a_history_from_the_encoder_alone(world:
             assert example.prompt_ids == whole[key].prompt_ids, "the prompt shows all titles and their tokens"
             num_read.append(len(example.read_history) / len(past))
     assert min(num_read) < 0.3 < np.mean(num_read) < 0.8 < max(num_read)
+
+
+def test_thinning_falls_to_nothing(world: World) -> None:
+    """The encoder reads more of a history from step to step, and at the end all of it."""
+    lists = make_lists(world, thinning=0.9, thinning_steps=40)
+    dataset = lists.dataset
+    longest = int(np.argmax(dataset.rows.targets))
+    num_read = {
+        step: [len(dataset[ExampleKey(step, slot, longest)].read_history) for slot in range(200)]
+        for step in (0, 20, 40, 400)
+    }
+    whole = min(MAX_HISTORY, int(dataset.rows.targets[longest]))
+    assert np.mean(num_read[0]) < np.mean(num_read[20]) - 0.5 < whole - 1
+    assert set(num_read[40]) == set(num_read[400]) == {whole}
+    assert [dataset.thinning_at(step) for step in (0, 20, 40, 41)] == [0.9, 0.45, 0.0, 0.0]
+    asked = [len(history) for slot in range(4) for history in lists.make(400, slot).histories]
+    assert np.mean(asked) < np.mean([min(MAX_HISTORY, target) for target in dataset.rows.targets]) - 0.5, (
+        "alignment comes before the curriculum and thins throughout"
+    )
 
 
 def test_the_encoder_reads_no_more_than_a_prompt_can_show(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
