@@ -3,7 +3,7 @@
 It was made by this command; its manifest and its log tell the rest::
 
     torchrun --nproc-per-node 2 -m llara_app train --dataset demo --curriculum direct --alignment-steps 600 \\
-        --epochs 5 --max-steps 4500
+        --epochs 5 --max-steps 4500 --thinning-steps 4000
 """
 
 from __future__ import annotations
