@@ -24,7 +24,7 @@ class FinetuneConfig(BaseModel):
         easy_mode, hard_mode: the prompt modes that the curriculum moves between.
         num_candidates: titles in each prompt, the true one among them.
         thinning: share of the history that the encoder does not get to read for the user's token, at most; drawn
-            for each example. The encoder ranks the rows it learned from better than any others, and an LLM that
+            for each example. Where the encoder ranks the rows it learned from better than any others, an LLM that
             reads its token there learns to trust it too much, and titles too little. The prompt shows every title.
         thinning_steps: of the curriculum, over which that share falls to nothing; by default it stays.
         epochs: passes of the curriculum over the training rows; `max_steps` cuts them short.

@@ -115,7 +115,6 @@ def _train(store: Store, encoder: Path, steps: int) -> Path:
     """The quickstart's bundle: kept, resumed or trained."""
     from llara_app import locations
     from llara_app.datasets.sources import DEMO
-    from llara_app.locations import training_folder
     from train.config import RunSpec, default_template, make_config
     from train.finetune import prepare_run, read_spec
 
@@ -123,8 +122,8 @@ def _train(store: Store, encoder: Path, steps: int) -> Path:
     if folder.exists():
         note(f"  {folder} is kept")
         return folder
-    if training_folder(folder).exists():
-        spec = read_spec(training_folder(folder))
+    if locations.training_folder(folder).exists():
+        spec = read_spec(locations.training_folder(folder))
     else:
         info = store.dataset(DEMO)
         spec = RunSpec(

@@ -86,7 +86,7 @@ def describe_bundle(state: BundleState) -> Text:
         "Dataset": f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, {data.protocol} split",
         "LLM": f"{Path(llm.name).name} ({llm.architecture}, {llm.hidden_size} wide)",
         "Encoder": manifest.encoder,
-        "Curriculum": f"{manifest.curriculum}, {manifest.modes[0]} to {manifest.modes[1]}",
+        "Curriculum": f"{manifest.curriculum} (easy: {manifest.modes[0]}, hard: {manifest.modes[1]})",
         "Training": f"{manifest.training.get('total_steps', '?')} steps, seed {manifest.seed}",
         "Made": moment(manifest.created),
         "Size": size(state.num_bytes),
