@@ -381,7 +381,7 @@ def train(output: Path, **options: Any) -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--rows", type=int, default=400, show_default=True, help="Prompts for each measure.")
+@click.option("--rows", type=int, default=1000, show_default=True, help="Prompts for each measure.")
 @click.option("--seed", type=int, default=1_000_003, show_default=True, help="Not one used in training.")
 @click.option("--device", default="cpu", show_default=True)
 def evaluate(folder: Path, rows: int, seed: int, device: str) -> None:

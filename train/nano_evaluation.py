@@ -22,7 +22,7 @@ HISTORY_LENGTHS = range(3, MAX_HISTORY + 1)
 BATCH_SIZE = 32
 
 
-def evaluate_nano(folder: Path, *, seed: int = 1_000_003, rows: int = 400, device: str = "cpu") -> dict[str, Any]:
+def evaluate_nano(folder: Path, *, seed: int = 1_000_003, rows: int = 1000, device: str = "cpu") -> dict[str, Any]:
     """Greedy answers of a nano LLM.
 
     Args:
