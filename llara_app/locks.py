@@ -18,9 +18,7 @@ def alone(name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[Non
         name: of what is made; a file's name.
         waiting: called once if another process holds it.
     """
-    folder = locations.locks()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{name}.lock")
+    lock = _lock(name)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -30,3 +28,18 @@ def alone(name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[Non
         yield
     finally:
         lock.release()
+
+
+def held(name: str) -> bool:
+    """Whether somebody holds the lock called `name` at this moment."""
+    try:
+        with _lock(name).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _lock(name: str) -> FileLock:
+    folder = locations.locks()
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{name}.lock")

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from llara_app import locations
 from llara_app.cli.experiment_paper import LiveDisplay
 from llara_app.cli.main import run as llara
 from llara_app.encoders import EncoderManifest, load_encoder
+from llara_app.locks import alone
 from llara_app.models.manifest import Manifest
 from llara_app.prompts import HybridPrompt, PromptMode
 from llara_app.ranking import CandidateScores, Ranker
@@ -188,19 +190,55 @@ def test_an_experiment_killed_in_an_encoder_s_training_goes_on_there(
     assert (whole / "encoder.safetensors").read_bytes() == (place / "encoder.safetensors").read_bytes()
 
 
+class Noting(Silent):
+    """Remembers what was fine-tuned and said, in order; the first word said frees what `held` holds."""
+
+    def __init__(self, held: ExitStack) -> None:
+        self.held = held
+        self.seen: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.seen.append(message)
+        self.held.close()
+
+    @contextmanager
+    def finetuning(self, label: str) -> Iterator[Callable[[StepReport], None]]:
+        self.seen.append(label)
+        yield lambda _: None
+
+
 @pytest.mark.slow
-def test_two_processes_build_and_measure_each_part_once(world: World, tmp_path: Path, llara_home: Path) -> None:
-    """The same experiment twice at once, in one home: the later one waits, and takes what the earlier one made."""
+def test_what_another_process_is_at_is_left_to_it_until_the_rest_is_done(
+    world: World, tmp_path: Path, llara_home: Path
+) -> None:
+    asked = study(world, max_steps=1)
+    design = DESIGNS["rq3"](asked)
+    design = replace(design, systems=design.systems[:3], comparisons=())
+    first, *others = (system.name for system in design.systems)
+    with ExitStack() as held:
+        part = design.systems[0].subjects[0].part
+        assert part is not None
+        held.enter_context(alone(part.name))
+        display = Noting(held)
+        run(design, workshop(world, tmp_path, asked, display))
+    assert display.seen == [*others, f"{first}: another experiment is at it; waiting", first]
+
+
+@pytest.mark.slow
+def test_processes_share_the_work_and_each_part_is_built_and_measured_once(
+    world: World, tmp_path: Path, llara_home: Path
+) -> None:
+    """The same experiment at once in one home, two with one output: each takes what the others made."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "llara_app", *command(world, "rq3", tmp_path / name)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        for name in ("one", "other")
+        for name in ("one", "other", "other")
     ]
     said = [process.communicate()[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    assert [process.returncode for process in processes] == [0, 0, 0], said
     one, other = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "other"))
     assert one["systems"] == other["systems"], "times included: they were measured once"
     assert one["costs"] == other["costs"]

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from llara_app.errors import DataError, UsageError
 from llara_app.files import write_whole
+from llara_app.locks import alone
 from llara_app.reports import MARKDOWN_FILE, PAGE_FILE, RESULTS_FILE
 from train.differences import first_difference
+from train.experiments.plan import content_hash
 from train.experiments.report_content import Report
 from train.experiments.report_markdown import markdown
 from train.experiments.report_page import page
@@ -55,11 +57,16 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> None:
 
 def write_report(folder: Path, report: Report, settings: Mapping[str, object]) -> None:
     """Write what was asked for, results, plots, and the report on them as a page and as Markdown; the page holds its
-    pictures itself.
+    pictures itself. Of processes that shared the work one writes after the other.
 
     Raises:
         UsageError: another experiment has been written there since this one began.
     """
+    with alone(f"report-{content_hash({'folder': str(folder.resolve())})}"):
+        _write_report(folder, report, settings)
+
+
+def _write_report(folder: Path, report: Report, settings: Mapping[str, object]) -> None:
     open_folder(folder, settings)
     # First, so that a report that is cut short is written again by the same experiment alone.
     write_whole(folder / SETTINGS_FILE, json.dumps(dict(settings), indent=2) + "\n")

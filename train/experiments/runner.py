@@ -13,7 +13,7 @@ import torch
 
 from llara_app import locations
 from llara_app.catalogue import Catalogue
-from llara_app.locks import alone
+from llara_app.locks import alone, held
 from llara_app.models.devices import device_name
 from llara_app.models.manifest import LOG_FILE
 from llara_app.prompts import HybridPrompt, PromptTemplate
@@ -24,7 +24,7 @@ from train.encoders import EpochReport
 from train.evaluation import evaluation_prompts
 from train.experiments.kept import Kept, measured_once
 from train.experiments.leakage import checked_splits
-from train.experiments.plan import Answers, Data, Design, Part, Question, System, TrainingCost
+from train.experiments.plan import Answers, Data, Design, Part, Question, Subject, System, TrainingCost
 
 
 class Display(Protocol):
@@ -144,27 +144,45 @@ class Measured:
 def run(design: Design, workshop: Workshop) -> list[Measured]:
     """Build and measure every system of a design; what is there already is taken as it is.
 
+    Processes that run the same design share the work: each does what no other is at, then waits for the rest.
+
     Raises:
         KeyboardInterrupt: it was interrupted; the same call goes on.
     """
+    for system in design.systems:
+        for answers in system.answers:
+            for number in range(len(system.subjects)):
+                if not _is_elsewhere(design, workshop, system.subjects[number], answers):
+                    _evaluate(design, workshop, system, answers, number)
     return [_measure(design, workshop, system) for system in design.systems]
 
 
+def _is_elsewhere(design: Design, workshop: Workshop, subject: Subject, answers: Answers) -> bool:
+    """Whether another process is building or measuring this."""
+    names = [design.measurement(subject, answers, workshop.sets.hash)]
+    if subject.part is not None:
+        names.append(subject.part.name)
+    return any(map(held, names))
+
+
+def _evaluate(design: Design, workshop: Workshop, system: System, answers: Answers, number: int) -> Kept:
+    """A subject's evaluation; it is built and measured now unless that was kept."""
+    subject = system.subjects[number]
+    label = system.name if len(system.subjects) == 1 else f"{system.name}, {number + 1}/{len(system.subjects)}"
+    folder = workshop.parts / design.measurement(subject, answers, workshop.sets.hash)
+    if subject.part is not None and not folder.exists():
+        # Before the clock of the measurement starts.
+        workshop.folder(subject.part, label)
+    about = {"system": system.name, "answers": answers, "subject": dict(subject.content)}
+    measure = partial(subject.evaluate, workshop, answers, label)
+    return measured_once(folder, about, device_name(workshop.device), measure, workshop.waiting(label))
+
+
 def _measure(design: Design, workshop: Workshop, system: System) -> Measured:
-    evaluations: dict[Answers, tuple[Kept, ...]] = {}
-    device = device_name(workshop.device)
-    for answers in system.answers:
-        found = []
-        for number, subject in enumerate(system.subjects, start=1):
-            label = system.name if len(system.subjects) == 1 else f"{system.name}, {number}/{len(system.subjects)}"
-            folder = workshop.parts / design.measurement(subject, answers, workshop.sets.hash)
-            if subject.part is not None and not folder.exists():
-                # Before the clock of the measurement starts.
-                workshop.folder(subject.part, label)
-            about = {"system": system.name, "answers": answers, "subject": dict(subject.content)}
-            measure = partial(subject.evaluate, workshop, answers, label)
-            found.append(measured_once(folder, about, device, measure, workshop.waiting(label)))
-        evaluations[answers] = tuple(found)
+    evaluations = {
+        answers: tuple(_evaluate(design, workshop, system, answers, number) for number in range(len(system.subjects)))
+        for answers in system.answers
+    }
     places = [(subject.part, subject.part.place(workshop.parts)) for subject in system.subjects if subject.part]
     costs = {part.name: part.cost(folder) for part, folder in places if folder.exists()}
     logs = [folder / LOG_FILE for _, folder in places]
