@@ -1,7 +1,7 @@
 """The paper's questions and what bundles rest on, asked of several datasets, each into a folder of its own.
 
-Run it again after a crash, or with other datasets beside it in another process: what was trained or measured is kept
-under the home and shared, and what is done is only written anew.
+Run it again after a crash, or in several processes, with other datasets or the same: what was trained or measured is
+kept under the home and shared, and what is done is only written anew.
 
     python -m benchmarks.experiments --dataset demo --dataset movielens --max-steps 600
 """
