@@ -149,12 +149,29 @@ def run(design: Design, workshop: Workshop) -> list[Measured]:
     Raises:
         KeyboardInterrupt: it was interrupted; the same call goes on.
     """
-    for system in design.systems:
-        for answers in system.answers:
-            for number in range(len(system.subjects)):
-                if not _is_elsewhere(design, workshop, system.subjects[number], answers):
-                    _evaluate(design, workshop, system, answers, number)
-    return [_measure(design, workshop, system) for system in design.systems]
+    asked = [
+        (system, answers, number)
+        for system in design.systems
+        for answers in system.answers
+        for number in range(len(system.subjects))
+    ]
+    kept: dict[tuple[str, Answers, int], Kept] = {}
+    for waits in (False, True):
+        for system, answers, number in asked:
+            key = (system.name, answers, number)
+            if key not in kept and (waits or not _is_elsewhere(design, workshop, system.subjects[number], answers)):
+                kept[key] = _evaluate(design, workshop, system, answers, number)
+    return [
+        _measured(
+            workshop,
+            system,
+            {
+                answers: tuple(kept[system.name, answers, number] for number in range(len(system.subjects)))
+                for answers in system.answers
+            },
+        )
+        for system in design.systems
+    ]
 
 
 def _is_elsewhere(design: Design, workshop: Workshop, subject: Subject, answers: Answers) -> bool:
@@ -178,11 +195,8 @@ def _evaluate(design: Design, workshop: Workshop, system: System, answers: Answe
     return measured_once(folder, about, device_name(workshop.device), measure, workshop.waiting(label))
 
 
-def _measure(design: Design, workshop: Workshop, system: System) -> Measured:
-    evaluations = {
-        answers: tuple(_evaluate(design, workshop, system, answers, number) for number in range(len(system.subjects)))
-        for answers in system.answers
-    }
+def _measured(workshop: Workshop, system: System, evaluations: Mapping[Answers, tuple[Kept, ...]]) -> Measured:
+    """What was measured of a system, with what its trainings took and logged."""
     places = [(subject.part, subject.part.place(workshop.parts)) for subject in system.subjects if subject.part]
     costs = {part.name: part.cost(folder) for part, folder in places if folder.exists()}
     logs = [folder / LOG_FILE for _, folder in places]
