@@ -34,12 +34,12 @@ def test_every_kind_of_llm_trains_loads_and_ranks(architecture: str, tmp_path: P
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """The same batches, the same schedule and, up to the order of sums, the same losses (the public code's
-    curriculum ignored the number of processes)."""
+    curriculum ignored the number of processes); and what saves memory on large LLMs changes none of it."""
     world = make_world(tmp_path)
-    spec = world.spec(lora_dropout=0.0, max_steps=5)
     losses = {}
-    for processes in (1, 2):
-        output = tmp_path / f"bundle-{processes}"
+    for name, processes, saving in (("one", 1, False), ("two", 2, False), ("two, saving", 2, True)):
+        spec = world.spec(lora_dropout=0.0, max_steps=5, gradient_checkpointing=saving)
+        output = tmp_path / f"bundle-{name}"
         prepare_run(world.store, spec, output)
         program = (
             "import sys; from pathlib import Path\n"
@@ -54,8 +54,9 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         assert not training_folder(output).exists()
         log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
         assert [entry["step"] for entry in log] == list(range(5)), "one process writes the log"
-        losses[processes] = [(entry["loss"], entry["num_hybrid"]) for entry in log]
-    np.testing.assert_allclose(losses[1], losses[2], rtol=1e-4)
+        losses[name] = [(entry["loss"], entry["num_hybrid"]) for entry in log]
+    np.testing.assert_allclose(losses["two"], losses["one"], rtol=1e-4)
+    np.testing.assert_allclose(losses["two, saving"], losses["one"], rtol=1e-4)
 
 
 def test_the_command_in_two_processes_is_one_run(tmp_path: Path) -> None:
