@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from llara_app import locations
+from llara_app.errors import LlaraError
+
+PATIENCE_SECONDS = 0.5
+"""Whoever asks :func:`held` holds the lock for a moment, and must not be taken for one who works."""
+
+
+def lock_on(work: str, place: Path) -> str:
+    """The name of the lock that is held while something is made at a place.
+
+    Args:
+        work: what is done there.
+    """
+    return f"{work}-{hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:16]}"
 
 
 @contextmanager
@@ -20,7 +35,7 @@ def alone(name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[Non
     """
     lock = _lock(name)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE_SECONDS)
     except Timeout:
         waiting()
         lock.acquire()
@@ -28,6 +43,19 @@ def alone(name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[Non
         yield
     finally:
         lock.release()
+
+
+def alone_or_not(name: str, refusal: LlaraError) -> AbstractContextManager[None]:
+    """Hold the lock called `name`, or do not begin.
+
+    Raises:
+        LlaraError: `refusal`, if another process holds it.
+    """
+
+    def refuse() -> None:
+        raise refusal
+
+    return alone(name, refuse)
 
 
 def held(name: str) -> bool:

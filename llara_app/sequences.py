@@ -14,6 +14,9 @@ MAX_HISTORY = 10
 MIN_HISTORY = 3
 """Evaluation rows with fewer items of history are dropped (the paper's length-3 filter)."""
 
+NUM_CANDIDATES = 20
+"""Items that a user is offered, the one that was taken among them (paper, section 4.1)."""
+
 IntArray = npt.NDArray[np.int32]
 
 
@@ -125,7 +128,7 @@ def draw_candidates(
     split: Split,
     num_items: int,
     *,
-    num_candidates: int = 20,
+    num_candidates: int = NUM_CANDIDATES,
     redraws: int = 20,
     seed: int = 0,
 ) -> CandidateSets:

@@ -7,7 +7,6 @@ their place. Whatever front end looks there sees the run, whoever started it.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from llara_app import locations
 from llara_app.errors import LlaraError, UsageError
 from llara_app.jobs import Job, JobStatus, command_line, job_folder, list_jobs, start_job
+from llara_app.locks import held, lock_on
 from llara_app.models.manifest import LOG_FILE, MANIFEST_FILE
 from llara_app.step_report import StepReport
 
@@ -23,8 +23,6 @@ SPEC_FILE = "run.json"
 """In a run's folder: what it computes, as :class:`train.config.RunSpec`."""
 RECENT_STEPS = 20
 """Steps over which speed is averaged."""
-ALIVE_SECONDS = 120
-"""A run that somebody else started counts as going on for as long as its log grew within this time."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ class TrainingRun:
         if self.job is not None:
             status = self.job.status()
             return JobStatus.FAILED if status is JobStatus.FINISHED else status
-        return JobStatus.RUNNING if self._grew_lately() else JobStatus.STOPPED
+        return JobStatus.RUNNING if held(training_lock(self.output)) else JobStatus.STOPPED
 
     def tail(self, lines: int = 50) -> list[str]:
         """The last lines that it printed."""
@@ -188,11 +186,10 @@ class TrainingRun:
             raise UsageError("This run cannot be resumed", f"{self.name} is {self.status()}", "")
         self.job = start_job("train", str(self.output), ["train", "--resume", str(self.output)], db=db)
 
-    def _grew_lately(self) -> bool:
-        try:
-            return time.time() - (self.folder / LOG_FILE).stat().st_mtime < ALIVE_SECONDS
-        except FileNotFoundError:
-            return False
+
+def training_lock(output: Path) -> str:
+    """The name of the lock that whoever trains the bundle `output` holds."""
+    return lock_on("training", output)
 
 
 def start_training(settings: TrainSettings, *, db: Path | None = None) -> TrainingRun:

@@ -12,6 +12,7 @@ import pytest
 from llara_app import locations
 from llara_app.errors import UsageError
 from llara_app.jobs import JobStatus
+from llara_app.locks import alone
 from llara_app.training_runs import (
     StepLog,
     TrainingRun,
@@ -20,6 +21,7 @@ from llara_app.training_runs import (
     free_output,
     list_runs,
     start_training,
+    training_lock,
 )
 
 
@@ -78,14 +80,14 @@ def test_log_that_was_cut_is_read_anew(tmp_path: Path) -> None:
     assert not log.poll()
 
 
-def test_runs_of_others_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_others_are_listed() -> None:
     folder = locations.bundles() / "mine.training"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
     (folder / "log.jsonl").write_text(line(0))
     (run,) = list_runs()
-    assert (run.name, run.status(), run.can_resume) == ("mine", JobStatus.RUNNING, False)
-    monkeypatch.setattr(time, "time", lambda: (folder / "log.jsonl").stat().st_mtime + 1000)
+    with alone(training_lock(run.output)):
+        assert (run.name, run.status(), run.can_resume) == ("mine", JobStatus.RUNNING, False)
     assert (run.status(), run.can_resume) == (JobStatus.STOPPED, True)
     with pytest.raises(UsageError):
         run.stop()

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from llara_app.catalogue import Catalogue
+from llara_app.errors import DataError, LlaraError
 from llara_app.models.llara import left_pad
 from llara_app.models.users import encoder_histories
 from llara_app.prompts import PromptMode, PromptTemplate, PromptTokenizer, build_prompt
@@ -130,6 +131,9 @@ class PromptDataset(Dataset[Example]):
         thinning_steps: of the curriculum, over which that share falls evenly to nothing; None where it stays.
         max_length: tokens of prompt and answer together; the oldest history is dropped first.
         encoder_history: items that the encoder reads for the user's token, at most.
+
+    Raises:
+        DataError: a user of the rows has met so many items that too few are left to offer.
     """
 
     def __init__(
@@ -161,6 +165,23 @@ class PromptDataset(Dataset[Example]):
         # Negatives exclude what the user took in the training rows; later items are unknown to training.
         self._last_target = np.zeros(sequences.num_users, dtype=np.int64)
         np.maximum.at(self._last_target, rows.users, rows.targets)
+        self._require_negatives()
+
+    def _require_negatives(self) -> None:
+        for user in np.unique(self.rows.users):
+            met = len(np.unique(self._met(int(user))))
+            unseen = len(self.catalogue) - met
+            if unseen < self.num_candidates - 1:
+                raise DataError(
+                    "Too few items to draw candidates from",
+                    f"user {self.sequences.user_ids[int(user)]!r} of the training rows has met {met} of "
+                    f"{len(self.catalogue)} items; {self.num_candidates - 1} others are needed",
+                    f"Lower num_candidates to {unseen + 1}." if unseen else "Import more items.",
+                )
+
+    def _met(self, user: int) -> npt.NDArray[np.int32]:
+        """What a user took up to the last of the training rows' targets."""
+        return self.sequences.history(user)[: self._last_target[user] + 1]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -170,9 +191,7 @@ class PromptDataset(Dataset[Example]):
         history = self.sequences.history(user)
         target = self.catalogue[int(history[position])]
         rng = np.random.default_rng((self.curriculum.seed, key.step, key.slot, 1))
-        candidates = draw_negatives(
-            rng, history[: self._last_target[user] + 1], len(self.catalogue), self.num_candidates - 1
-        )
+        candidates = draw_negatives(rng, self._met(user), len(self.catalogue), self.num_candidates - 1)
         candidates.insert(int(rng.integers(self.num_candidates)), target.index)
         shown = history[max(0, position - MAX_HISTORY) : position].tolist()
         prompt = build_prompt(
@@ -184,6 +203,13 @@ class PromptDataset(Dataset[Example]):
         encoded = self.prompt_tokenizer.encode(prompt, mode, room)
         read = self.read_history(key.row, rng, self.thinning_at(key.step))
         return Example(key, mode, encoded.ids, answer, read, candidates)
+
+    def __getitems__(self, keys: Sequence[ExampleKey]) -> list[Example] | LlaraError:
+        """What a loader asks for; an error is returned, since one that is raised in a worker comes as a traceback."""
+        try:
+            return [self[key] for key in keys]
+        except LlaraError as error:
+            return error
 
     def thinning_at(self, step: int) -> float:
         """The largest share that the encoder does not get to read in the curriculum's step `step`, from 0."""
@@ -317,7 +343,9 @@ class Collator:
     num_items: int
     encoder_history: int
 
-    def __call__(self, examples: Sequence[Example]) -> Batch:
+    def __call__(self, examples: Sequence[Example] | LlaraError) -> Batch | LlaraError:
+        if isinstance(examples, LlaraError):
+            return examples
         input_ids, attention_mask, position_ids = left_pad(
             [[*example.prompt_ids, *example.answer_ids[:-1]] for example in examples], self.pad_id
         )
@@ -334,11 +362,24 @@ class Collator:
         return Batch(input_ids, attention_mask, position_ids, labels, histories, candidates, num_hybrid, keys)
 
 
+class _Loader(DataLoader[Batch]):
+    """Raises here what went wrong in a worker."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # it is asked for its batches and nothing else
+        for batch in super().__iter__():
+            if isinstance(batch, LlaraError):
+                raise batch
+            yield batch
+
+
 def make_loader(
     dataset: PromptDataset, sampler: StepSampler, *, num_workers: int = 0, persistent_workers: bool = False
 ) -> DataLoader[Batch]:
-    """A loader of this process's micro-batches, in order."""
-    return DataLoader(
+    """A loader of this process's micro-batches, in order.
+
+    Iterating raises what making an example does: ``PromptTooLongError`` where its candidates alone exceed the limit.
+    """
+    return _Loader(
         dataset,  # type: ignore[arg-type]  # a map-style dataset keyed by ExampleKey, collated into Batch
         batch_sampler=sampler,
         collate_fn=Collator(

@@ -9,15 +9,15 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from llara_app.catalogue import Catalogue
-from llara_app.encoders import load_encoder
-from llara_app.errors import BundleError, DataError
+from llara_app.encoders import EncoderManifest, load_encoder
+from llara_app.errors import DataError
 from llara_app.models.bundle import describe_llm, package_versions
 from llara_app.models.item_vocabulary import ProjectedItems, Projector
 from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import LLM, quiet_transformers
 from llara_app.models.manifest import DatasetPart, Manifest
 from llara_app.models.users import ProjectedUsers
-from llara_app.prompts import PromptMode, PromptTokenizer, find_template
+from llara_app.prompts import PromptMode, PromptTemplate, PromptTokenizer, find_template
 from llara_app.sequences import MAX_HISTORY
 from llara_app.store import Store
 from train.alignment import AlignmentLists
@@ -31,16 +31,11 @@ def build_model(spec: RunSpec, llm: LLM, catalogue: Catalogue) -> LlaraModel:
     """The LLM with fresh LoRA weights, and a fresh projector over the encoder's frozen items.
 
     Raises:
-        BundleError: the encoder knows another catalogue.
+        BundleError: the encoder knows another catalogue, or learned from other interactions.
     """
     config = spec.config
     encoder, encoder_manifest = load_encoder(Path(spec.encoder))
-    if encoder_manifest.catalogue_hash != catalogue.hash:
-        raise BundleError(
-            "The encoder knows another catalogue",
-            f"{spec.encoder} was made for {encoder_manifest.dataset!r}, not for this {spec.dataset!r}",
-            f"Train one: llara-app encoder train --dataset {spec.dataset}",
-        )
+    encoder_manifest.require_data(spec.dataset, catalogue.hash, spec.dataset_hash)
     torch.manual_seed(config.seed)
     words = llm.model.get_input_embeddings()
     assert isinstance(words, nn.Embedding)
@@ -62,6 +57,14 @@ def build_model(spec: RunSpec, llm: LLM, catalogue: Catalogue) -> LlaraModel:
     if config.gradient_checkpointing:
         llm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return LlaraModel(peft_model, items, users).to(llm.model.device)
+
+
+def learned_from(spec: RunSpec, llm: LLM) -> dict[str, object]:
+    """What the names in a run's spec stand for, JSON-serialisable: files may be replaced while it waits."""
+    return {
+        "llm": llm.revision or llm.fingerprint,
+        "template": find_template(spec.template).model_dump(mode="json"),
+    }
 
 
 def make_optimizer(model: LlaraModel, config: FinetuneConfig) -> torch.optim.AdamW:
@@ -87,7 +90,8 @@ def make_dataset(store: Store, spec: RunSpec, catalogue: Catalogue, llm: LLM, mo
     """The training examples, along a curriculum of as many steps as the run has.
 
     Raises:
-        DataError: there is nothing to train on, or the dataset has changed since the run began.
+        DataError: there is nothing to train on, there are too few items to draw candidates from, or the dataset has
+            changed since the run began.
     """
     config = spec.config
     info = store.dataset(spec.dataset)
@@ -103,12 +107,6 @@ def make_dataset(store: Store, spec: RunSpec, catalogue: Catalogue, llm: LLM, mo
             f"The dataset {spec.dataset!r} has nothing to train on",
             f"no history of protocol {spec.protocol!r} has more than {spec.min_history} items",
             "Import more interactions, or choose another --protocol.",
-        )
-    if len(catalogue) <= config.num_candidates:
-        raise DataError(
-            f"The dataset {spec.dataset!r} is too small",
-            f"{len(catalogue)} items do not give {config.num_candidates} candidates",
-            "Lower num_candidates.",
         )
     total_steps = max(1, round(config.epochs * steps_per_epoch(len(rows), config.batch_size)))
     if config.max_steps is not None:
@@ -148,7 +146,9 @@ def make_alignment(dataset: PromptDataset, config: FinetuneConfig, teacher: Teac
     return AlignmentLists(dataset, teacher, min(config.alignment_steps, dataset.curriculum.total_steps))
 
 
-def describe_run(store: Store, spec: RunSpec, llm: LLM, model: LlaraModel, total_steps: int) -> Manifest:
+def describe_run(
+    store: Store, spec: RunSpec, llm: LLM, model: LlaraModel, template: PromptTemplate, total_steps: int
+) -> Manifest:
     """The manifest of the bundle that a run leaves."""
     info = store.dataset(spec.dataset)
     items = model.item_vocabulary.items
@@ -165,10 +165,10 @@ def describe_run(store: Store, spec: RunSpec, llm: LLM, model: LlaraModel, total
             num_items=info.num_items,
             num_interactions=info.num_interactions,
         ),
-        encoder=load_encoder(Path(spec.encoder))[1].config.architecture,
+        encoder=EncoderManifest.read(Path(spec.encoder)).config.architecture,
         item_size=items.projector.item_size,
         llm=describe_llm(llm),
-        template=find_template(spec.template),
+        template=template,
         curriculum=spec.config.curriculum,
         modes=(spec.config.easy_mode, spec.config.hard_mode),
         num_candidates=spec.config.num_candidates,

@@ -45,7 +45,7 @@ class FinetuneConfig(BaseModel):
         checkpoint_every: optimizer steps between checkpoints; 0 keeps only the one of an interrupted run.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     curriculum: str = "linear"
     easy_mode: PromptMode = PromptMode.TEXT
@@ -74,7 +74,7 @@ class FinetuneConfig(BaseModel):
     num_workers: int = Field(0, ge=0)
     checkpoint_every: int = Field(200, ge=0)
     tensorboard: bool = False
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _known_curriculum(self) -> FinetuneConfig:

@@ -6,7 +6,6 @@ weights, optimizer and early stopping: a training that was killed ends with the 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from llara_app.errors import BundleError, LlaraError, UsageError
 from llara_app.files import write_whole
 from llara_app.locations import training_folder
-from llara_app.locks import alone
+from llara_app.locks import alone_or_not, lock_on
 from train.checkpoint import (
     HINT,
     Beside,
@@ -173,13 +172,10 @@ def encoder_checkpoints(output: Path, settings: Mapping[str, object]) -> Iterato
         LlaraError: another process trains there.
     """
 
-    def refuse() -> None:
-        raise LlaraError(
-            "Another training is making this encoder", str(output), "Wait for it to end, or choose another place."
-        )
-
-    place = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:16]
-    with alone(f"encoder-training-{place}", refuse):
+    refusal = LlaraError(
+        "Another training is making this encoder", str(output), "Wait for it to end, or choose another place."
+    )
+    with alone_or_not(lock_on("encoder-training", output), refusal):
         checkpoints = EncoderCheckpoints(training_folder(output), settings)
         yield checkpoints
         checkpoints.remove()

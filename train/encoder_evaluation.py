@@ -60,8 +60,9 @@ class Validation:
             true = np.take_along_axis(logits, self.targets[rows, None].astype(np.int64), axis=1)
             first, last = np.searchsorted(self.met_rows, [rows.start, rows.stop])
             met_rows = self.met_rows[first:last] - rows.start
-            met_better = logits[met_rows, self.met_items[first:last]] >= true[met_rows, 0]
-            num_better[rows] = (logits >= true).sum(axis=1) - np.bincount(
+            # Whatever is not below the true item is above it, so that what is no number wins nothing.
+            met_better = ~(logits[met_rows, self.met_items[first:last]] < true[met_rows, 0])
+            num_better[rows] = (~(logits < true)).sum(axis=1) - np.bincount(
                 met_rows, weights=met_better, minlength=len(logits)
             ).astype(np.int64)
         return float(expected_hit_ratio_at_1(num_better, self.num_unmet).mean())

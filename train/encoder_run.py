@@ -7,9 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from llara_app.encoders.base import SequentialEncoder
 from llara_app.encoders.configs import MOREC
 from llara_app.encoders.folder import refuse_existing, save_encoder
+from llara_app.sequences import NUM_CANDIDATES, Sequences, Split
 from llara_app.store import Store
 from train.encoder_checkpoints import encoder_checkpoints
 from train.encoder_evaluation import evaluate_encoder
@@ -56,7 +59,8 @@ def train_and_keep(
     catalogue = store.catalogue(dataset)
     sequences = store.sequences(dataset)
     train_split, valid_split = (store.split(dataset, protocol, part) for part in ("train", "valid"))
-    test_split, candidate_sets = store.candidate_sets(dataset, protocol, "test")
+    num_candidates = _num_candidates(sequences, store.split(dataset, protocol, "test"), len(catalogue))
+    test_split, candidate_sets = store.candidate_sets(dataset, protocol, "test", num_candidates=num_candidates)
     encoder: SequentialEncoder
     source, made_from = "trained", {}
     data = {"dataset": dataset, "hash": store.dataset(dataset).hash, "protocol": protocol}
@@ -87,6 +91,7 @@ def train_and_keep(
             folder,
             dataset=dataset,
             catalogue_hash=catalogue.hash,
+            dataset_hash=data["hash"],
             seed=config.seed,
             source=source,
             training={**asdict(config), "protocol": protocol, **made_from, **report.as_document()},
@@ -102,3 +107,9 @@ def train_and_keep(
         **report.as_document(),
         "test": evaluation.as_document(),
     }
+
+
+def _num_candidates(sequences: Sequences, test: Split, num_items: int) -> int:
+    """20, or what is left to offer in a small catalogue to the test user who has met most of it."""
+    most = max((len(np.unique(sequences.history(int(user)))) for user in test.users), default=0)
+    return max(2, min(NUM_CANDIDATES, num_items - most + 1))

@@ -7,6 +7,7 @@ with a sampled loss and are weaker for it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,7 +22,7 @@ from torch import Tensor
 from llara_app.encoders.base import SequentialEncoder
 from llara_app.encoders.configs import ARCHITECTURES, MOREC, AnyEncoderConfig
 from llara_app.encoders.folder import build_encoder
-from llara_app.errors import NotFoundError
+from llara_app.errors import LlaraError, NotFoundError
 from llara_app.sequences import Sequences, Split
 from train.encoder_checkpoints import CHECKPOINT_SECONDS, EncoderCheckpoints, Standing
 from train.encoder_evaluation import Validation
@@ -177,6 +178,7 @@ def train_encoder(
         DataError: if there is nothing to train or to validate on.
         UsageError: if the checkpoints are of another training.
         BundleError: if they are damaged.
+        LlaraError: the loss of an epoch is no number any more.
         KeyboardInterrupt: it was interrupted; all epochs that ended are kept in `checkpoints`.
     """
     if architecture not in ARCHITECTURES:
@@ -203,6 +205,12 @@ def train_encoder(
             # Until what ended is kept, an interrupt waits for the end of the epoch.
             loss, positions = _train_epoch(encoder, optimizer, batches, interrupted if all_saved else lambda: False)
             at.epoch += 1
+            if not math.isfinite(loss):
+                raise LlaraError(
+                    "The training diverged",
+                    f"{architecture}: the loss of epoch {at.epoch} is {loss}",
+                    "Lower --learning-rate.",
+                )
             at.training_seconds += time.perf_counter() - epoch_started
             at.trained_positions += positions
             score = validation.score(encoder)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,24 +22,37 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from llara_app.errors import BundleError, UsageError
-from llara_app.files import write_whole
+from llara_app.encoders import EncoderManifest
+from llara_app.errors import BundleError, LlaraError, UsageError
+from llara_app.files import whole_folder, write_whole
 from llara_app.locations import training_folder
 from llara_app.models.bundle import save_bundle
 from llara_app.models.devices import Precision, choose_device, training_precision
 from llara_app.models.llm import choose_training_attention, load_llm
-from llara_app.models.manifest import LOG_FILE, Manifest
+from llara_app.models.manifest import ENCODER_FOLDER, LOG_FILE, Manifest
 from llara_app.step_report import StepReport
 from llara_app.store import Store
 from llara_app.training_runs import SPEC_FILE
 from train.batches import Batch, StepSampler, make_loader
-from train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from train.components import build_model, describe_run, make_alignment, make_dataset, make_optimizer, make_teacher
+from train.checkpoint import Beside, latest_checkpoint, load_beside, load_checkpoint, save_checkpoint
+from train.components import (
+    build_model,
+    describe_run,
+    learned_from,
+    make_alignment,
+    make_dataset,
+    make_optimizer,
+    make_teacher,
+)
 from train.config import FinetuneConfig, RunSpec
+from train.differences import first_difference
 from train.run_log import interruptible, step_log
 
 SMALLEST_LEARNING_RATE = 0.01
 """Of the peak: where the warm-up starts and the cosine ends."""
+
+MADE_FROM = "made_from"
+"""In a checkpoint: what the run learns from (:func:`train.components.learned_from`)."""
 
 
 def prepare_run(store: Store, spec: RunSpec, output: Path) -> Path:
@@ -57,6 +70,14 @@ def prepare_run(store: Store, spec: RunSpec, output: Path) -> Path:
         )
     write_whole(run / SPEC_FILE, spec.model_dump_json(indent=2) + "\n")
     return run
+
+
+def discard_unbegun(output: Path) -> None:
+    """Remove what a run that failed left, unless it has a checkpoint: a run that never got anywhere is not one to
+    resume, and its place is free for the command with the mistake corrected."""
+    run = training_folder(output)
+    if run.exists() and latest_checkpoint(run) is None:
+        shutil.rmtree(run)
 
 
 def read_spec(run: Path) -> RunSpec:
@@ -91,10 +112,16 @@ def finetune(
     Raises:
         KeyboardInterrupt: it was stopped; a checkpoint is kept.
         DataError: the dataset has nothing to train on, or is not the one that the run began with.
+        BundleError: the encoder does not fit the dataset, or the LLM or the template is not the one that the run
+            began with.
+        LlaraError: the loss is no number any more; the last checkpoint is from before that.
     """
     config = spec.config
     target = choose_device(device)
     precision = training_precision(target) if config.precision == "auto" else config.precision
+    if target.type == "cuda" and target.index is not None:
+        # Accelerate takes the current one; a process of several is given its own by it afterwards.
+        torch.cuda.set_device(target)
     accelerator = Accelerator(
         cpu=target.type == "cpu",
         # A process keeps the first precision that accelerate is told; runs in one process may differ.
@@ -104,6 +131,10 @@ def finetune(
     )
     run = training_folder(output)
     catalogue = store.catalogue(spec.dataset)
+    if accelerator.is_main_process:
+        _keep_encoder(Path(spec.encoder), run / ENCODER_FOLDER)
+    accelerator.wait_for_everyone()
+    spec = spec.model_copy(update={"encoder": str(run / ENCODER_FOLDER)})
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     llm = load_llm(spec.llm, device=accelerator.device, dtype=dtype, revision=spec.revision)
     choose_training_attention(llm.model, precision)
@@ -115,7 +146,10 @@ def finetune(
     alignment_steps = lists.num_steps if lists else 0
     total_steps = alignment_steps + dataset.curriculum.total_steps
 
+    made_from = learned_from(spec, llm)
     checkpoint = latest_checkpoint(run)
+    if checkpoint is not None:
+        _require_same(made_from, checkpoint)
     first_step = load_checkpoint(checkpoint, model, optimizer) if checkpoint else 0
     sizes = {
         "batch_size": config.batch_size,
@@ -156,6 +190,12 @@ def finetune(
             loss, num_hybrid = optimizer_step(
                 accelerator, model, optimizer, micro_batches, factor, config, step, precision
             )
+            if not math.isfinite(loss):
+                raise LlaraError(
+                    "The training diverged",
+                    f"the loss of step {step + 1} is {loss}",
+                    "Lower --learning-rate, or choose another --precision.",
+                )
             report = StepReport(
                 step=step,
                 total_steps=total_steps,
@@ -174,13 +214,14 @@ def finetune(
             stopping = _any_process(accelerator, interrupted() or stop())
             due = config.checkpoint_every and done % config.checkpoint_every == 0
             if accelerator.is_main_process and done < total_steps and (due or stopping):
-                save_checkpoint(run, done, accelerator.unwrap_model(model), optimizer.optimizer)
+                beside = Beside({MADE_FROM: made_from})
+                save_checkpoint(run, done, accelerator.unwrap_model(model), optimizer.optimizer, beside)
             if stopping and done < total_steps:
                 raise KeyboardInterrupt
 
     accelerator.wait_for_everyone()
     trained = accelerator.unwrap_model(model).eval()
-    manifest = describe_run(store, spec, llm, trained, total_steps)
+    manifest = describe_run(store, spec, llm, trained, dataset.template, total_steps)
     if accelerator.is_main_process:
         manifest = save_bundle(
             output,
@@ -194,6 +235,34 @@ def finetune(
         shutil.rmtree(run)
     accelerator.wait_for_everyone()
     return manifest
+
+
+def _keep_encoder(encoder: Path, kept: Path) -> None:
+    """A run has a copy of its encoder: whatever becomes of the original, it ends with the one that it began with.
+
+    Raises:
+        BundleError: there is no encoder.
+    """
+    if not kept.exists():
+        EncoderManifest.read(encoder)
+        with whole_folder(kept) as scratch:
+            shutil.copytree(encoder, scratch, dirs_exist_ok=True)
+
+
+def _require_same(made_from: Mapping[str, object], checkpoint: Path) -> None:
+    """The names of a run's spec may have come to mean other things since.
+
+    Raises:
+        BundleError: they have; the message names the first.
+    """
+    # Checkpoints of earlier versions do not tell.
+    kept = load_beside(checkpoint).document.get(MADE_FROM, made_from)
+    if kept != made_from:
+        raise BundleError(
+            "This run began with something else",
+            f"{checkpoint.parent}: {first_difference(kept, dict(made_from))}",
+            "Put back what it began with, or remove that folder and start a new run.",
+        )
 
 
 def optimizer_step(

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from llara_app.store import Store
 
 
+LARGEST_SEED = 2**32 - 1
+"""NumPy's older generators, and libraries that use them, take no larger one."""
+
+
 @dataclass
 class Settings:
     """The options that every command takes, before or after the command's name (the later one wins)."""
@@ -36,7 +40,12 @@ class Settings:
     output_format: str = "table"
     quiet: bool = False
     debug: bool = False
-    seed: int = 0
+    given_seed: int | None = None
+
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+        return self.given_seed or 0
 
     @property
     def as_json(self) -> bool:
@@ -85,7 +94,7 @@ def command_given() -> str:
         given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         if given and parameter.name in context.params and parameter.name != "output":
             words += _words(parameter, context.params[parameter.name])
-    return shlex.join([*words, *(["--seed", str(settings().seed)] if settings().seed else [])])
+    return shlex.join([*words, *(["--seed", str(settings().seed)] if settings().given_seed is not None else [])])
 
 
 def _words(parameter: click.Parameter, value: Any) -> list[str]:
@@ -130,7 +139,12 @@ def _common_options() -> list[click.Option]:
         ),
         click.Option(["--quiet", "-q"], is_flag=True, default=None, help="No progress on stderr.", **keep),
         click.Option(["--debug"], is_flag=True, default=None, help="Show tracebacks.", **keep),
-        click.Option(["--seed"], type=int, help="Seed of everything random [default: 0].", **keep),
+        click.Option(
+            ["--seed", "given_seed"],
+            type=click.IntRange(0, LARGEST_SEED),
+            help="Seed of everything random [default: 0].",
+            **keep,
+        ),
     ]
 
 

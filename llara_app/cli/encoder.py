@@ -212,7 +212,7 @@ def evaluate(
     with settings().open_store() as store:
         catalogue = store.catalogue(dataset)
         folder = find_encoder(name_or_path, dataset)
-        EncoderManifest.read(folder).require_catalogue(dataset, catalogue.hash)
+        EncoderManifest.read(folder).require_data(dataset, catalogue.hash, store.dataset(dataset).hash)
         loaded, manifest = load_encoder(folder, target)
         sequences = store.sequences(dataset)
         split, candidate_sets = store.candidate_sets(

@@ -61,9 +61,7 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--candidates",
                 "num_candidates",
                 type=click.IntRange(2),
-                default=20,
-                show_default=True,
-                help="Of a user.",
+                help="Of a user [default: 20, or --config's].",
             ),
             click.option(
                 "--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Rows."
@@ -214,10 +212,11 @@ def _study(store: Any, device: Any, given: dict[str, Any]) -> Study:
     data = Data(info.name, info.hash, given["protocol"])
     named = given["template"]
     template = find_template(named) if named else default_template(given["llm"], info.domain)
-    seeds = tuple(range(settings().seed, settings().seed + given["seeds"]))
+    first_seed = config.seed if settings().given_seed is None else settings().seed
+    seeds = tuple(range(first_seed, first_seed + given["seeds"]))
     return Study(
         data=data,
-        asked=Question(given["split"], given["num_candidates"], given["redraws"], settings().seed),
+        asked=Question(given["split"], config.num_candidates, given["redraws"], settings().seed),
         llm=llm_choice(given["llm"], given["revision"], config.precision),
         template_name=named or template.name,
         template=template,

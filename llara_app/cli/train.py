@@ -12,7 +12,7 @@ import click
 from llara_app.cli import options as shared
 from llara_app.cli.common import Command, examples, note, print_result, settings
 from llara_app.cli.options import CURRICULA, MODES, PROTOCOLS, epoch_progress, step_progress
-from llara_app.errors import UsageError
+from llara_app.errors import LlaraError, UsageError
 
 if TYPE_CHECKING:
     from llara_app.models.manifest import Manifest
@@ -110,8 +110,8 @@ def train(
     from train.launch import is_main_process, made_by_main_process
 
     given = {key: value for key, value in options.items() if value is not None}
-    if settings().seed:
-        given["seed"] = settings().seed
+    if settings().given_seed is not None:
+        given["seed"] = settings().given_seed
     settings().quiet |= not is_main_process()
     with settings().open_store() as store:
         if resume is not None:
@@ -165,6 +165,8 @@ def _new_run(
     given: dict[str, Any],
 ) -> tuple[RunSpec, Path]:
     from llara_app.datasets.sources import ensure_dataset
+    from llara_app.models.devices import choose_device, training_precision
+    from llara_app.models.llm import llm_config
     from llara_app.prompts import find_template
     from llara_app.training_runs import free_output
     from train.config import RunSpec, default_template, make_config
@@ -175,6 +177,10 @@ def _new_run(
     llm = llm or NANO
     protocol = protocol or "paper"
     config = make_config(llm, config_file, given)
+    if config.precision == "auto":
+        config = config.model_copy(update={"precision": training_precision(choose_device(device))})
+    # What is not there is said before an encoder is trained for it.
+    llm_config(llm, revision=revision)
     info = ensure_dataset(store, dataset, note=note)
     words = find_template(template) if template else default_template(llm, info.domain)
     encoder_folder = _encoder(store, dataset, encoder or "sasrec", protocol, device)
@@ -186,7 +192,7 @@ def _new_run(
         llm=str(Path(llm).resolve()) if llm != NANO and Path(llm).is_dir() else llm,
         revision=revision,
         encoder=str(encoder_folder.resolve()),
-        template=template or words.name,
+        template=str(Path(template).resolve()) if template and Path(template).is_file() else template or words.name,
         config=config,
     )
     prepare_run(store, spec, output)
@@ -197,6 +203,7 @@ def _encoder(store: Store, dataset: str, name: str, protocol: str, device: str |
     """The folder of the encoder; a plain architecture that was never trained on this split is trained now.
 
     Raises:
+        BundleError: it was trained on another catalogue or other interactions.
         UsageError: the encoder learned from another split, whose training rows hold this one's test items.
     """
     from llara_app.encoders import TRAINABLE, EncoderManifest, find_encoder
@@ -205,7 +212,9 @@ def _encoder(store: Store, dataset: str, name: str, protocol: str, device: str |
         folder = find_encoder(name, dataset)
     else:
         folder = ensure_encoder(store, dataset, name, protocol, device)
-    trained_on = EncoderManifest.read(folder).training.get("protocol")
+    manifest = EncoderManifest.read(folder)
+    manifest.require_data(dataset, store.catalogue(dataset).hash, store.dataset(dataset).hash)
+    trained_on = manifest.training.get("protocol")
     if trained_on is not None and trained_on != protocol:
         raise UsageError(
             "The encoder was trained on another split",
@@ -286,12 +295,28 @@ def train_encoder_shown(
 
 
 def run_training(store: Store, spec: RunSpec, output: Path, device: str | None) -> Manifest:
-    """Run, with a live line, what was prepared at `output`; the store keeps a record of it."""
+    """Run, with a live line, what was prepared at `output`; the store keeps a record of it.
+
+    Raises:
+        LlaraError: another process trains there.
+    """
+    from llara_app.locks import alone_or_not
+    from llara_app.training_runs import training_lock
     from train.finetune import finetune
     from train.launch import is_main_process
 
     if not is_main_process():
         return finetune(store, spec, output, device=device)
+    refusal = LlaraError(
+        "Another process is training this bundle", str(output), "Wait for it to end, or choose another --output."
+    )
+    with alone_or_not(training_lock(output), refusal):
+        return _run_alone(store, spec, output, device)
+
+
+def _run_alone(store: Store, spec: RunSpec, output: Path, device: str | None) -> Manifest:
+    from train.finetune import discard_unbegun, finetune
+
     run_id = store.record_run(
         {
             "dataset": spec.dataset,
@@ -308,6 +333,9 @@ def run_training(store: Store, spec: RunSpec, output: Path, device: str | None) 
     except KeyboardInterrupt:
         status = "interrupted"
         note(f"Interrupted; go on with: llara-app train --resume {output}")
+        raise
+    except Exception:
+        discard_unbegun(output)
         raise
     finally:
         store.update_run(run_id, {"status": status})

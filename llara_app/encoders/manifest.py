@@ -24,6 +24,7 @@ class EncoderManifest(BaseModel):
         config: architecture and shapes.
         dataset: the dataset that it was trained on (or imported for).
         catalogue_hash: :attr:`llara_app.catalogue.Catalogue.hash` of that dataset's items.
+        dataset_hash: of that dataset, interactions included; None where nobody knows what was learned from.
         weights_sha256: of ``encoder.safetensors``.
         seed: of the training; None for an imported checkpoint.
         source: ``trained``, by itself or on what; or the file that it was imported from.
@@ -38,6 +39,7 @@ class EncoderManifest(BaseModel):
     config: AnyEncoderConfig
     dataset: str
     catalogue_hash: str
+    dataset_hash: str | None = None
     weights_sha256: str
     seed: int | None = None
     source: str = "trained"
@@ -70,18 +72,27 @@ class EncoderManifest(BaseModel):
         """What it is to be trained as again: one of :data:`llara_app.encoders.configs.TRAINABLE`."""
         return MOREC if "titles" in self.training else self.config.architecture
 
-    def require_catalogue(self, dataset: str, catalogue_hash: str) -> None:
-        """Refuse to use the encoder with other items than its own.
+    def require_data(self, dataset: str, catalogue_hash: str, dataset_hash: str) -> None:
+        """Refuse to use the encoder with other items than its own, or to measure it and train on it where other
+        interactions make another split: its training rows may hold what is a test item now.
 
         Raises:
-            BundleError: if the catalogues differ.
+            BundleError: if they differ.
         """
+        again = f"llara-app encoder train --dataset {dataset} --encoder {self.trained_as}"
         if self.catalogue_hash != catalogue_hash:
             raise BundleError(
                 "The encoder was trained on another catalogue",
                 f"its items are those of {self.dataset!r} ({self.catalogue_hash[:12]}); "
                 f"{dataset!r} has others ({catalogue_hash[:12]})",
-                f"Train one with: llara-app encoder train --dataset {dataset} --encoder {self.trained_as}",
+                f"Train one with: {again}",
+            )
+        if self.dataset_hash not in (None, dataset_hash):
+            raise BundleError(
+                "The encoder was trained on other interactions",
+                f"it learned from {self.dataset!r} as it was ({self.dataset_hash[:12]}), and may have seen test "
+                f"items of {dataset!r} as it is ({dataset_hash[:12]})",
+                f"Train it again with: {again} --replace",
             )
 
 

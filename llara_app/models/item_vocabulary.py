@@ -87,7 +87,8 @@ class ProjectedItems(nn.Module):
         Word vectors lie around a mean that the LLM's first layers count on. Vectors around the origin, or many times
         longer or shorter than any word, make the first steps of training unstable or their gradient vanish.
         """
-        words = embedding.weight.float()
+        # Not the bare weights: Gemma's table multiplies what is looked up in it.
+        words = embedding(torch.arange(embedding.num_embeddings, device=embedding.weight.device)).float()
         items = self.table()
         scale = _spread(words) / _spread(items).clamp_min(1e-12)
         output = self.projector.output

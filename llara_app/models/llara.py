@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,9 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from llara_app.models.item_vocabulary import FixedItems, ItemVocabulary, ProjectedItems
 from llara_app.models.users import ProjectedUsers
+
+ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
+"""Of the ``layer_types`` of transformers' configurations."""
 
 
 class LlaraModel(nn.Module):
@@ -52,6 +56,23 @@ class LlaraModel(nn.Module):
     def sliding_window(self) -> int | None:
         """How far back attention reaches, where that is less than everything."""
         return self._configured("sliding_window")
+
+    @property
+    def attends_as_told(self) -> bool:
+        """Whether masks and positions alone decide what a token sees, and from how far.
+
+        Not where a state is carried along the sequence (Mamba, linear attention, convolutions), nor where distances
+        are counted along it (ALiBi).
+        """
+        llm: Any = self.llm
+        base = llm.get_base_model() if hasattr(llm, "get_base_model") else llm
+        config = base.config.get_text_config()
+        return (
+            "position_ids" in inspect.signature(type(base).forward).parameters
+            and not base._is_stateful
+            and not getattr(config, "alibi", False)
+            and set(getattr(config, "layer_types", None) or ()) <= ATTENTION_LAYERS
+        )
 
     def _configured(self, key: str) -> int | None:
         config: Any = cast(PreTrainedModel, self.llm).config

@@ -18,6 +18,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -38,8 +39,8 @@ SAMPLED_BYTES = 1 << 20
 """Of each weight file this much is hashed at its beginning, middle and end; small files are hashed whole."""
 
 
-WEIGHT_ENDINGS = (".safetensors", ".bin")
-"""Of the files that transformers reads weights from."""
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+"""What the files are called that transformers reads weights from."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,9 @@ def load_llm(
     with _explained(name, kind):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         model = auto_class.from_pretrained(source, revision=revision, dtype=dtype or preferred_dtype(device))
+    if getattr(model, "generation_config", None) is not None:
+        # Greedy is greedy: penalties and bans of the model's own file would be added to what a call leaves open.
+        model.generation_config = GenerationConfig()
     model.to(device)
     model.eval()
     return LLM(
@@ -136,8 +140,9 @@ def llm_config(name: str, *, revision: str | None = None, kind: str = LARGE_LANG
         AutoTokenizer.from_pretrained(source, revision=revision)
         config: PreTrainedConfig = AutoConfig.from_pretrained(source, revision=revision)
     folder = Path(source)
-    if folder.is_dir() and not any(list(folder.glob(f"*{ending}")) for ending in WEIGHT_ENDINGS):
-        raise LlaraError(f"The {kind} {name!r} has no weights", source, f"They end in {' or '.join(WEIGHT_ENDINGS)}.")
+    if folder.is_dir() and not _weight_files(folder):
+        wanted = " or ".join(WEIGHT_FILES)
+        raise LlaraError(f"The {kind} {name!r} has no weights", source, f"Their files are called {wanted}.")
     return config
 
 
@@ -176,7 +181,7 @@ def _explained(name: str, kind: str) -> Iterator[None]:
 def fingerprint(folder: Path) -> str:
     """SHA-256 over the configuration and the weight files of a model folder (large files are sampled)."""
     digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in _weight_files(folder):
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}".encode())
         with file.open("rb") as stream:
@@ -187,6 +192,10 @@ def fingerprint(folder: Path) -> str:
                 stream.seek(start)
                 digest.update(stream.read(SAMPLED_BYTES))
     return digest.hexdigest()
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(file for pattern in WEIGHT_FILES for file in folder.glob(pattern))
 
 
 @contextmanager

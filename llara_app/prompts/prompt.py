@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from llara_app.catalogue import Item
@@ -128,8 +128,19 @@ class HybridPrompt:
         return "".join(piece_text(piece) for piece in self.pieces(mode, num_behaviour))
 
     def without_oldest(self, count: int) -> HybridPrompt:
-        """The same prompt with the `count` oldest items of the history left out."""
-        return build_prompt(self.template, self.history[count:], self.candidates)
+        """The same prompt with the `count` oldest items of the history left out.
+
+        What is shown and what counts as the history may differ (:mod:`train.experiments.behaviour` changes either):
+        both lose their oldest items, down to equally many.
+        """
+        kept = self.shown(Role.HISTORY)[count:]
+        history = self.history[max(0, len(self.history) - len(kept)) :]
+        rebuilt = build_prompt(self.template, kept, self.shown(Role.CANDIDATE))
+        return replace(rebuilt, history=history, candidates=self.candidates)
+
+    def shown(self, role: Role) -> list[Item]:
+        """The items that stand in a role, in reading order."""
+        return [part.item for part in self.segments if isinstance(part, ItemMention) and part.role is role]
 
 
 def _has_behaviour(item: Item, num_behaviour: int | None) -> bool:

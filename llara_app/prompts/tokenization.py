@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from llara_app.catalogue import Item
 from llara_app.errors import BundleError, PromptTooLongError
-from llara_app.prompts.prompt import HybridPrompt, Piece, PromptMode, TextPiece, UserToken, answer_text
+from llara_app.prompts.prompt import HybridPrompt, Piece, PromptMode, Role, TextPiece, UserToken, answer_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -117,7 +117,7 @@ class PromptTokenizer:
         Raises:
             PromptTooLongError: the instruction and the candidates alone exceed `max_length`.
         """
-        for dropped in range(len(prompt.history) + 1):
+        for dropped in range(len(prompt.shown(Role.HISTORY)) + 1):
             shown = prompt.without_oldest(dropped) if dropped else prompt
             ids = self.prefix_ids + self.encode_pieces(list(shown.pieces(mode, self.num_items)))
             if max_length is None or len(ids) <= max_length:

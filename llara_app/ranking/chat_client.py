@@ -98,6 +98,13 @@ class ChatClient(Closing):
         retries: Retries | None = None,
     ) -> None:
         self.base_url = checked_url(base_url)
+        if key and not (key.isascii() and key.isprintable()):
+            # Never shown, not even a part of it.
+            raise UsageError(
+                "The API key is not one",
+                f"a character of its {len(key)} cannot be sent in a header",
+                "Copy it again into the environment variable that holds it, without line breaks or quotation marks.",
+            )
         self._key = key
         self._retries = retries or Retries()
         self._http = httpx.Client(

@@ -25,8 +25,11 @@ MAX_BATCH_TOKENS = 8192
 MAX_TREE_TOKENS = 4096
 """Candidates of one prompt are split over several passes beyond this length: the mask grows with its square."""
 
-TREE_TOLERANCE = 1e-2
-"""Largest difference, in nats, at which an architecture still counts as honouring the tree mask (bf16 included)."""
+TREE_TOLERANCE = {torch.float32: 2e-3, torch.float16: 1e-2}
+"""Largest difference, in nats a token, at which an LLM still counts as honouring the tree mask."""
+
+ROUGH_TREE_TOLERANCE = 0.1
+"""The same in bfloat16, where tokens differ by a few hundredths whatever is computed."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,9 @@ class TorchRanker:
 
     def generate(self, prompts: Sequence[HybridPrompt], mode: PromptMode) -> list[str]:
         """See :meth:`Ranker.generate`."""
-        requests, _ = self._requests(prompts, mode)
-        # The longest answer that could be right, and one token more to see that it did not end there.
-        longest = max(len(answer) for request in requests for answer in request.answers) + 1
+        longest = max(len(self._answer(item, mode)) for prompt in prompts for item in prompt.candidates)
+        # All of a batch go on for as long, so each prompt has to leave that room.
+        requests, _ = self._requests(prompts, mode, room=longest)
         answers: list[str] = [""] * len(prompts)
         for batch in _batches([r for r in requests if r.first_candidate == 0]):
             input_ids, attention_mask, _ = left_pad([r.prompt_ids for r in batch], self.prompt_tokenizer.eos_id)
@@ -107,7 +110,8 @@ class TorchRanker:
                 input_ids.to(self.model.device),
                 attention_mask.to(self.model.device),
                 eos_id=self.prompt_tokenizer.eos_id,
-                max_new_tokens=longest,
+                # The longest answer that could be right, and one token more to see that it did not end there.
+                max_new_tokens=longest + 1,
                 histories=_histories(self.model, batch),
             )
             for request, ids in zip(batch, new_ids.tolist(), strict=True):
@@ -115,16 +119,28 @@ class TorchRanker:
                 answers[request.prompt] = str(self.tokenizer.decode(ids[:end])).strip()
         return answers
 
-    def _requests(self, prompts: Sequence[HybridPrompt], mode: PromptMode) -> tuple[list[_Request], list[int]]:
+    def _answer(self, item: Item, mode: PromptMode) -> list[int]:
+        return self.prompt_tokenizer.encode_answer(item, mode)
+
+    def _requests(
+        self, prompts: Sequence[HybridPrompt], mode: PromptMode, room: int | None = None
+    ) -> tuple[list[_Request], list[int]]:
+        """What to compute, and how much of each history was left out.
+
+        Args:
+            room: tokens of the context to leave behind each prompt; by default its own longest answer.
+        """
+        limit = self.model.context_length
+        # Some architectures have room for as many tokens in a sequence as they know positions.
+        longest = min(MAX_TREE_TOKENS, limit or MAX_TREE_TOKENS)
         requests: list[_Request] = []
         dropped: list[int] = []
         for number, prompt in enumerate(prompts):
-            answers = [self.prompt_tokenizer.encode_answer(item, mode) for item in prompt.candidates]
-            limit = self.model.context_length
-            room = limit - max(map(len, answers)) if limit is not None and answers else limit
-            encoded = self.prompt_tokenizer.encode(prompt, mode, room)
+            answers = [self._answer(item, mode) for item in prompt.candidates]
+            behind = max(map(len, answers), default=0) if room is None else room
+            encoded = self.prompt_tokenizer.encode(prompt, mode, limit - behind if limit is not None else None)
             dropped.append(encoded.dropped_history)
-            for first, chunk in _chunks(answers, MAX_TREE_TOKENS - len(encoded.ids)):
+            for first, chunk in _chunks(answers, longest - len(encoded.ids)):
                 requests.append(_Request(number, first, encoded.ids, chunk, prompt.history))
         return requests, dropped
 
@@ -140,12 +156,15 @@ class TorchRanker:
 
     def _honours_tree(self, request: _Request) -> bool:
         if self._tree is None:
-            probe = replace(request, prompt_ids=request.prompt_ids[-8:], answers=request.answers[:2] * 2)
-            packed = score_tree(self.model, [probe], self.prompt_tokenizer.eos_id)[0]
-            alone = self._score_in_full(probe)
-            tolerance = TREE_TOLERANCE if self.model.dtype == torch.float32 else 100 * TREE_TOLERANCE
-            self._tree = bool((packed - alone).abs().max() <= tolerance)
+            self._tree = self.model.attends_as_told and self._tree_agrees(request)
         return self._tree
+
+    def _tree_agrees(self, request: _Request) -> bool:
+        probe = replace(request, prompt_ids=request.prompt_ids[-8:], answers=request.answers[:2] * 2)
+        packed = score_tree(self.model, [probe], self.prompt_tokenizer.eos_id)[0]
+        lengths = torch.tensor([len(answer) for answer in probe.answers])
+        apart = (packed - self._score_in_full(probe)).abs() / lengths
+        return bool(apart.max() <= TREE_TOLERANCE.get(self.model.dtype, ROUGH_TREE_TOLERANCE))
 
 
 @torch.inference_mode()

@@ -148,6 +148,24 @@ def test_another_catalogue_is_refused(llara: Any) -> None:
     assert "encoder train --dataset larger" in " ".join(err.split())
 
 
+def test_the_same_items_with_other_interactions_are_refused(llara: Any, store: Store) -> None:
+    """Another import may make training rows of what are test rows now."""
+    train_one(llara)
+    changed = source(seed=1)
+    assert store.import_dataset("small", changed, replace=True).hash
+    code, out, err = llara("encoder", "evaluate", "gru4rec", "--dataset", "small", "--protocol", "leave-one-out")
+    assert (code, out) == (1, "")
+    assert "other interactions" in err
+    assert "--replace" in err
+
+
+def test_a_training_that_diverges_is_not_kept(llara: Any) -> None:
+    code, out, err = train_one(llara, "--learning-rate", "1e30", "--epochs", "3", architecture="sasrec")
+    assert (code, out) == (1, "")
+    assert "diverged" in err
+    assert not (locations.encoders() / "small-sasrec").exists()
+
+
 def test_an_interrupted_training_leaves_nothing(llara: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(train.encoder_evaluation.Validation):
         def score(self, encoder: object) -> float:

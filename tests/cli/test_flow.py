@@ -13,9 +13,12 @@ import pytest
 from llara_app import locations
 from llara_app.cli.main import run
 from llara_app.encoders import encoder_folder
+from llara_app.locks import alone
 from llara_app.models.manifest import Manifest
 from llara_app.store import Store
+from llara_app.training_runs import training_lock
 from tests.small_world import World, make_world
+from train.finetune import prepare_run
 
 pytestmark = pytest.mark.slow
 
@@ -203,6 +206,49 @@ def test_a_bundle_in_training_is_not_unknown(ask: Ask) -> None:
     told = ask("evaluate", "half-done", code=1)
     assert "has not finished" in told
     assert f"llara-app train --resume {output}" in told
+
+
+def test_a_mistaken_llm_costs_no_encoder_and_no_place(ask: Ask, tmp_path: Path) -> None:
+    words = ("train", "--dataset", "small", "--llm", tmp_path / "nowhere", "--output", tmp_path / "bundle")
+    assert "No LLM folder" in ask(*words, code=2)
+    assert not locations.encoders().exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_do_not_train_one_bundle(ask: Ask, world: World, tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    prepare_run(world.store, world.spec(), output)
+    with alone(training_lock(output)):
+        assert "Another process is training this bundle" in ask("train", "--resume", output, code=1)
+    ask("train", "--resume", output)
+    assert Manifest.read(output).dataset.name == "small"
+
+
+def test_a_template_file_is_found_again_from_anywhere(
+    ask: Ask, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text('prompt = "Seen: {history}. Of {candidates} comes next: "')
+    how = ("--llm", world.llm, "--encoder", world.encoder, "--template", "mine.toml", *SETTINGS)
+    ask("train", "--dataset", "small", *how, "--output", tmp_path / "bundle")
+    assert world.store.runs()[0]["config"]["template"] == str(tmp_path / "mine.toml")
+
+
+def test_the_seed_of_the_command_line_wins_over_the_file_s(ask: Ask, world: World, tmp_path: Path) -> None:
+    (tmp_path / "seven.toml").write_text("seed = 7")
+    how = ("--llm", world.llm, "--encoder", world.encoder, "--config", tmp_path / "seven.toml", *SETTINGS)
+    for number, (seed, expected) in enumerate([((), 7), (("--seed", 0), 0)]):
+        ask("train", "--dataset", "small", *how, *seed, "--output", tmp_path / str(number))
+        assert Manifest.read(tmp_path / str(number)).seed == expected
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("--seed", -1), ("--seed", 10**23), ("--epochs", "inf"), ("--learning-rate", "nan"), ("--device", "x:y")],
+)
+def test_settings_that_mean_nothing_are_usage_errors(ask: Ask, world: World, wrong: tuple[object, ...]) -> None:
+    words = ("train", "--dataset", "small", "--llm", world.llm, "--encoder", world.encoder, *wrong)
+    assert "Traceback" not in ask(*words, code=2)
 
 
 def test_resume_takes_no_other_settings(ask: Ask, tmp_path: Path) -> None:

@@ -147,14 +147,22 @@ def test_a_manifest_that_is_no_json_is_refused(encoder: SequentialEncoder, tmp_p
 
 def test_another_catalogue_is_refused(encoder: SequentialEncoder, tmp_path: Path) -> None:
     manifest = save(encoder, tmp_path / "one")
-    manifest.require_catalogue("films", "abc")
+    manifest.require_data("films", "abc", "one")
     with pytest.raises(BundleError, match="another catalogue") as error:
-        manifest.require_catalogue("games", "def")
+        manifest.require_data("games", "def", "one")
     assert error.value.hint.endswith("--dataset games --encoder sasrec")
     on_titles = manifest.model_copy(update={"training": {"titles": {"text_encoder": "nano"}}})
     with pytest.raises(BundleError) as error:
-        on_titles.require_catalogue("games", "def")
+        on_titles.require_data("games", "def", "one")
     assert error.value.hint.endswith("--encoder morec"), "once trained a SASRec like any other, but not to train"
+
+
+def test_other_interactions_with_the_same_items_are_refused(encoder: SequentialEncoder, tmp_path: Path) -> None:
+    manifest = save(encoder, tmp_path / "one").model_copy(update={"dataset_hash": "one"})
+    manifest.require_data("films", "abc", "one")
+    with pytest.raises(BundleError, match="other interactions") as error:
+        manifest.require_data("films", "abc", "two")
+    assert error.value.hint.endswith("--encoder sasrec --replace")
 
 
 def test_encoders_are_found_by_architecture_name_and_path(encoder: SequentialEncoder, tmp_path: Path) -> None:

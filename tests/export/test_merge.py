@@ -37,6 +37,25 @@ def test_merged_logits_equal_the_adapter_models(make_bundle: MakeBundle, tmp_pat
     assert tokenizer("Toy Story (1995)").input_ids == bundle.tokenizer("Toy Story (1995)").input_ids
 
 
+def test_a_checkpoint_as_the_hub_has_it_is_merged(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    """GPT-2's there names its weights as the model without a head does, and Pythia's holds masks besides."""
+    bundle, llm, merged = (tmp_path / name for name in ("bundle", "llm", "merged"))
+    shutil.copytree(make_bundle("gpt2"), bundle)
+    manifest = Manifest.read(bundle)
+    shutil.copytree(manifest.llm.name, llm)
+    weights = load_file(llm / checkpoint.WEIGHTS_FILE)
+    bare = {name.removeprefix("transformer."): weight for name, weight in weights.items()}
+    assert bare.keys() != weights.keys()
+    save_file({**bare, "h.0.attn.mask": torch.ones(4, dtype=torch.bool)}, llm / checkpoint.WEIGHTS_FILE)
+    moved = manifest.llm.model_copy(update={"name": str(llm), "fingerprint": ""})
+    (bundle / "manifest.json").write_text(manifest.model_copy(update={"llm": moved}).model_dump_json())
+    for source, target in ((make_bundle("gpt2"), tmp_path / "expected"), (bundle, merged)):
+        target.mkdir()
+        merge(source, target)
+    one, other = (AutoModelForCausalLM.from_pretrained(folder) for folder in (tmp_path / "expected", merged))
+    assert all(torch.equal(other.state_dict()[name], weight) for name, weight in one.state_dict().items())
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_merged_weights_are_stored_as_asked(make_bundle: MakeBundle, tmp_path: Path, dtype: torch.dtype) -> None:
     merge(make_bundle("llama"), tmp_path, dtype=dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers.models.gemma.modeling_gemma import GemmaTextScaledWordEmbedding
 
 from llara_app.models.item_vocabulary import FixedItems, ItemVocabulary, ProjectedItems, Projector
 from llara_app.models.llara import left_pad
@@ -58,6 +59,17 @@ def test_item_vectors_start_where_words_lie() -> None:
     mean = words.weight.mean(dim=0)
     torch.testing.assert_close(items.table().mean(dim=0), mean)
     torch.testing.assert_close((items.table() - mean).pow(2).mean(), (words.weight - mean).pow(2).mean())
+
+
+def test_item_vectors_are_as_long_as_the_words_that_the_llm_sees() -> None:
+    """Gemma's table multiplies what is looked up in it."""
+    _, items = make()
+    words = GemmaTextScaledWordEmbedding(V, LLM, padding_idx=0, embed_scale=16.0)
+    items.match_words(words)
+    seen = words(torch.arange(V))
+    torch.testing.assert_close(
+        (items.table() - seen.mean(dim=0)).pow(2).mean(), (seen - seen.mean(dim=0)).pow(2).mean()
+    )
 
 
 def test_the_scale_of_the_encoder_does_not_matter() -> None:

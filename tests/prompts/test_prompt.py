@@ -73,6 +73,8 @@ def test_dropping_the_oldest_keeps_the_newest() -> None:
     prompt = build_prompt(MOVIE, ITEMS[:5], ITEMS[5:7])
     assert prompt.without_oldest(2).history == tuple(ITEMS[2:5])
     assert prompt.without_oldest(2).candidates == prompt.candidates
+    assert prompt.without_oldest(2) == build_prompt(MOVIE, ITEMS[2:5], ITEMS[5:7])
+    assert prompt.without_oldest(5) == build_prompt(MOVIE, [], ITEMS[5:7])
 
 
 @given(st.text())

@@ -392,3 +392,10 @@ def test_a_real_llama_cpp_server(tmp_path: Path, kept: ChatAnswers) -> None:
     # The server is gone; what it answered is not.
     with ChatClient(base_url, retries=QUICK) as client:
         assert ChatRanker(client, "nano", kept, parameters={"max_tokens": 12}).answer(prompts(3)) == answers
+
+
+@pytest.mark.parametrize("key", ["sk-se\ncret", "sk-\u201csecret\u201d", "sk-secr\u00e9t"])
+def test_a_key_that_cannot_be_sent_is_refused_and_never_shown(key: str) -> None:
+    with pytest.raises(UsageError, match="API key") as error:
+        ChatClient("http://127.0.0.1:1/v1", key)
+    assert "cret" not in str(error.value) + error.value.hint

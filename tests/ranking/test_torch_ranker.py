@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from llara_app.catalogue import Item
 from llara_app.errors import PromptTooLongError
@@ -18,7 +19,7 @@ from llara_app.prompts import HybridPrompt, PromptMode, PromptTokenizer, build_p
 from llara_app.ranking import torch_ranker
 from llara_app.ranking.torch_ranker import TorchRanker, score_in_full
 from tests.ranking.users import make_users
-from tests.tiny_llm import ARCHITECTURES, make_llm
+from tests.tiny_llm import ARCHITECTURES, make_llm, make_tokenizer
 
 NUM_ITEMS = 60
 ITEMS = [Item(i, f"id{i}", f"Film {'of long ' * (i % 4)}{i} ({1950 + i})") for i in range(NUM_ITEMS)]
@@ -136,6 +137,73 @@ def test_an_architecture_that_ignores_the_mask_is_computed_in_full(
     ids = ranker.prompt_tokenizer.encode(prompt, PromptMode.TEXT).ids
     full = score_in_full(ranker.model, ids, answers, ranker.prompt_tokenizer.eos_id)
     np.testing.assert_allclose(scores.log_likelihoods, full.numpy(), atol=1e-6)
+
+
+ALIEN = {
+    "bloom": transformers.BloomConfig(hidden_size=32, n_layer=1, n_head=4),
+    "mpt": transformers.MptConfig(d_model=32, n_heads=4, n_layers=1),
+    "falcon": transformers.FalconConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, alibi=True, new_decoder_architecture=False
+    ),
+    "mamba": transformers.MambaConfig(hidden_size=32, num_hidden_layers=1, state_size=4),
+    "lfm2": transformers.Lfm2Config(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        layer_types=["conv", "full_attention"],
+    ),
+}
+"""In which a token's place in the sequence matters, whatever mask and positions say."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ALIEN)
+def test_architectures_that_cannot_honour_the_mask_are_computed_in_full(kind: str, dtype: torch.dtype) -> None:
+    """In bfloat16 a probe of a few tokens would not tell all of them from what rounding does."""
+    tokenizer = make_tokenizer(bos=True)
+    config = ALIEN[kind]
+    config.vocab_size, config.pad_token_id = len(tokenizer), 2
+    torch.manual_seed(0)
+    llm = transformers.AutoModelForCausalLM.from_config(config).to(dtype).eval()
+    model = LlaraModel(llm, FixedItems(torch.randn(NUM_ITEMS, 32))).eval()
+    ranker = TorchRanker(model, PromptTokenizer(tokenizer, model.vocabulary_size, NUM_ITEMS), tokenizer)
+    prompt = build_prompt(find_template("movie"), ITEMS[:4], ITEMS[20:25])
+    (scores,) = ranker.score([prompt], PromptMode.HYBRID)
+    answers = [ranker.prompt_tokenizer.encode_answer(item, PromptMode.HYBRID) for item in prompt.candidates]
+    ids = ranker.prompt_tokenizer.encode(prompt, PromptMode.HYBRID).ids
+    full = score_in_full(model, ids, answers, ranker.prompt_tokenizer.eos_id)
+    np.testing.assert_array_equal(scores.log_likelihoods, full.numpy())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_rounding_does_in_bfloat16_is_no_other_architecture(architecture: str, tmp_path: Path) -> None:
+    ranker = _ranker(make_llm(tmp_path, architecture))
+    ranker.model.to(torch.bfloat16)
+    ranker.score(_prompts()[:1], PromptMode.HYBRID)
+    assert ranker._tree is True
+
+
+def test_greedy_answers_obey_no_penalties_of_the_llm_s_own(tmp_path: Path) -> None:
+    make_llm(tmp_path)
+    plain = _ranker(tmp_path).generate(_prompts(), PromptMode.TEXT)
+    transformers.GenerationConfig(repetition_penalty=1.8, suppress_tokens=[5, 6, 7]).save_pretrained(tmp_path)
+    assert _ranker(tmp_path).generate(_prompts(), PromptMode.TEXT) == plain
+
+
+def test_a_full_prompt_among_others_with_longer_titles_stays_in_the_context(tmp_path: Path) -> None:
+    """Learned positions end where the context does."""
+    folder = make_llm(tmp_path, "gpt2")
+    ranker = _ranker(folder)
+    limit = ranker.model.context_length
+    assert limit is not None
+    words = Item(0, "a", "x " * 60)
+    many = [Item(1, f"h{i}", "y" * 60) for i in range(60)]
+    full = build_prompt(find_template("movie"), many, [Item(2, "b", "z")])
+    longer = build_prompt(find_template("movie"), many[:1], [words])
+    assert ranker.score([full], PromptMode.TEXT)[0].dropped_history > 0
+    assert len(ranker.generate([full, longer], PromptMode.TEXT)) == 2
 
 
 def test_sliding_window_is_respected(tmp_path: Path) -> None:

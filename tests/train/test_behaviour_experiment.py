@@ -80,6 +80,19 @@ def test_tokens_are_left_out_for_one_role(role: Role) -> None:
     assert changed.candidates == prompt().candidates
 
 
+@pytest.mark.parametrize("dropped", [2, 6])
+def test_a_change_outlives_what_the_context_has_no_room_for(dropped: int) -> None:
+    masked = masked_history_titles(prompt(), [], random.Random()).without_oldest(dropped)
+    assert shown(masked, Role.HISTORY) == ([MASK] * (6 - dropped), list(range(dropped, 6)))
+    untold = without_tokens(Role.CANDIDATE, NUM_ITEMS)(prompt(), [], random.Random()).without_oldest(dropped)
+    assert shown(untold, Role.CANDIDATE)[1] == []
+    assert untold.candidates == prompt().candidates
+    other = build_prompt(find_template("movie"), prompt().candidates[:4], prompt().history)
+    foreign = other_users_token(prompt(), [other], random.Random()).without_oldest(dropped)
+    assert shown(foreign, Role.HISTORY)[1] == list(range(dropped, 6)), "what is shown is still the user's own"
+    assert foreign.history == other.history[max(0, 4 - (6 - dropped)) :]
+
+
 def test_tables_keep_their_shape_and_lose_their_meaning() -> None:
     table = torch.randn(500, 8, generator=torch.Generator().manual_seed(0)) * 3 + 1
     generator = torch.Generator().manual_seed(1)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from llara_app.encoders import ARCHITECTURES, TRAINABLE
+from llara_app.encoders import ARCHITECTURES, TRAINABLE, SASRecConfig, build_encoder
 from llara_app.errors import DataError, NotFoundError
 from llara_app.sequences import Sequences, Split, draw_candidates, history_windows
-from train.encoder_evaluation import evaluate_encoder
+from train.encoder_evaluation import Validation, evaluate_encoder
 from train.encoder_windows import TrainingWindows, following_items
 from train.encoders import TUNED, EncoderTraining, EpochReport, train_encoder
 
@@ -217,3 +217,14 @@ def test_what_cannot_be_trained_says_why(world: tuple[Sequences, Split, Split, S
 
 def test_every_architecture_has_settings() -> None:
     assert set(TUNED) == set(TRAINABLE)
+
+
+def test_an_encoder_that_computes_no_numbers_validates_as_the_worst(
+    world: tuple[Sequences, Split, Split, Split],
+) -> None:
+    sequences, _, valid, _ = world
+    validation = Validation(sequences, valid, NUM_ITEMS, 100, "cpu", np.random.default_rng(0))
+    encoder = build_encoder(SASRecConfig(num_items=NUM_ITEMS, hidden_size=16))
+    for parameter in encoder.parameters():
+        torch.nn.init.constant_(parameter, torch.nan)
+    assert validation.score(encoder) == 0

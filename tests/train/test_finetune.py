@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,19 +16,21 @@ import numpy as np
 import pytest
 import torch
 
-from llara_app.encoders import SASRecConfig, build_encoder, save_encoder
-from llara_app.errors import BundleError, DataError, UsageError
+from llara_app.encoders import EncoderManifest, SASRecConfig, build_encoder, save_encoder
+from llara_app.errors import BundleError, DataError, LlaraError, PromptTooLongError, UsageError
 from llara_app.locations import training_folder
 from llara_app.models.bundle import load_bundle
 from llara_app.models.llm import load_llm
 from llara_app.models.manifest import Manifest
-from llara_app.prompts import PromptMode
+from llara_app.prompts import PromptMode, find_template
 from llara_app.step_report import StepReport
 from tests.small_world import NUM_ITEMS, World, make_world
+from tests.tiny_llm import make_llm
 from train.batches import StepSampler, make_loader
+from train.checkpoint import latest_checkpoint
 from train.components import build_model, make_dataset
 from train.config import RunSpec
-from train.finetune import answer_loss, finetune, learning_rate_factor, prepare_run
+from train.finetune import answer_loss, discard_unbegun, finetune, learning_rate_factor, prepare_run
 
 pytestmark = pytest.mark.slow
 
@@ -267,6 +270,100 @@ def test_two_processes_share_the_batches() -> None:
     )
 
 
+@pytest.mark.parametrize("what", ["llm", "template"])
+def test_a_run_whose_names_mean_other_things_by_now_is_not_resumed(world: World, tmp_path: Path, what: str) -> None:
+    llm, template = make_llm(tmp_path / "llm"), tmp_path / "mine.toml"
+    words = find_template("movie").prompt
+    template.write_text(f"prompt = {json.dumps(words)}")
+    spec = world.spec().model_copy(update={"llm": str(llm), "template": str(template)})
+    output = tmp_path / "bundle"
+    prepare_run(world.store, spec, output)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(world.store, spec, output, device="cpu", stop=lambda: True)
+    if what == "llm":
+        make_llm(llm, seed=1)
+    else:
+        template.write_text(f"prompt = {json.dumps('Hello. ' + words)}")
+    with pytest.raises(BundleError, match=f"began with something else.*{what}"):
+        finetune(world.store, spec, output, device="cpu")
+    assert latest_checkpoint(training_folder(output)) is not None, "nothing is lost"
+
+
+def test_a_run_ends_with_the_encoder_and_template_that_it_began_with(world: World, tmp_path: Path) -> None:
+    encoder, template, output = tmp_path / "encoder", tmp_path / "mine.toml", tmp_path / "bundle"
+    shutil.copytree(world.encoder, encoder)
+    template.write_text(f"prompt = {json.dumps(find_template('movie').prompt)}")
+    spec = world.spec().model_copy(update={"encoder": str(encoder), "template": str(template)})
+    prepare_run(world.store, spec, output)
+
+    def tidy_up(report: StepReport) -> None:
+        if report.step == 2:
+            shutil.rmtree(encoder)
+            template.unlink()
+
+    manifest = finetune(world.store, spec, output, device="cpu", progress=tidy_up)
+    assert manifest.template.prompt == find_template("movie").prompt
+    assert EncoderManifest.read(output / "encoder") == EncoderManifest.read(world.encoder)
+    whole = run(
+        world, tmp_path / "whole", spec.model_copy(update={"encoder": str(world.encoder), "template": "movie"})
+    )
+    assert torch.equal(*(tensors(folder)["items.safetensors:items"] for folder in (output, tmp_path / "whole"))), (
+        whole
+    )
+
+
+def test_a_run_that_diverges_says_so_and_keeps_no_step_of_it(world: World, tmp_path: Path) -> None:
+    spec = world.spec(learning_rate=1e30, checkpoint_every=1)
+    output = tmp_path / "bundle"
+    prepare_run(world.store, spec, output)
+    with pytest.raises(LlaraError, match="diverged"):
+        finetune(world.store, spec, output, device="cpu")
+    assert not output.exists()
+
+
+def test_a_run_that_failed_at_once_leaves_its_place_free(world: World, tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    prepare_run(world.store, world.spec(), output)
+    discard_unbegun(output)
+    prepare_run(world.store, world.spec(), output)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(world.store, world.spec(), output, device="cpu", stop=lambda: True)
+    discard_unbegun(output)
+    assert latest_checkpoint(training_folder(output)) is not None, "a checkpoint is something to resume from"
+
+
+def test_a_gpu_that_is_named_is_the_one_that_trains(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def accelerator(**_: object) -> None:
+        raise StopIteration
+
+    chosen: list[torch.device] = []
+    monkeypatch.setattr("train.finetune.choose_device", lambda _: torch.device("cuda:1"))
+    monkeypatch.setattr("train.finetune.training_precision", lambda _: "float32")
+    monkeypatch.setattr("train.finetune.Accelerator", accelerator)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    with pytest.raises(StopIteration):
+        finetune(world.store, world.spec(), tmp_path / "bundle", device="cuda:1")
+    assert chosen == [torch.device("cuda:1")], "accelerate trains on the current one"
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_prompt_that_cannot_fit_is_one_message(world: World, tmp_path: Path, num_workers: int) -> None:
+    spec = world.spec(max_length=32, num_workers=num_workers)
+    prepare_run(world.store, spec, tmp_path / "bundle")
+    with pytest.raises(PromptTooLongError) as error:
+        finetune(world.store, spec, tmp_path / "bundle", device="cpu")
+    assert error.value.title == "The prompt is too long"
+
+
+def test_a_user_who_has_met_nearly_everything_is_found_before_training(world: World, tmp_path: Path) -> None:
+    spec = world.spec(num_candidates=NUM_ITEMS - 3)
+    prepare_run(world.store, spec, tmp_path / "bundle")
+    with pytest.raises(DataError, match=r"user 'u\d+' of the training rows has met"):
+        finetune(world.store, spec, tmp_path / "bundle", device="cpu")
+
+
 def test_another_dataset_is_refused(world: World, tmp_path: Path) -> None:
     spec = world.spec().model_copy(update={"dataset_hash": "0" * 64})
     prepare_run(world.store, spec, tmp_path / "bundle")
@@ -291,8 +388,6 @@ def bundle(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     "name", ["items.safetensors", "projector.safetensors", "catalogue.jsonl", "encoder/encoder.safetensors"]
 )
 def test_an_altered_bundle_is_refused_by_name(bundle: Path, tmp_path: Path, name: str) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     content = bytearray((copy / name).read_bytes())
@@ -307,10 +402,6 @@ def test_an_altered_bundle_is_refused_by_name(bundle: Path, tmp_path: Path, name
 
 
 def test_another_llm_of_the_same_shape_is_refused(bundle: Path, tmp_path: Path) -> None:
-    import shutil
-
-    from tests.tiny_llm import make_llm
-
     other = make_llm(tmp_path / "other", seed=99)
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)

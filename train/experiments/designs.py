@@ -130,7 +130,7 @@ def encoder_choice(
 
     Raises:
         NotFoundError: there is no such encoder.
-        BundleError: it was trained on another catalogue, or is damaged.
+        BundleError: it was trained on another catalogue or other interactions, or is damaged.
         UsageError: it learned from another split, whose training rows hold this one's test items.
     """
     if name in ARCHITECTURES:
@@ -138,7 +138,7 @@ def encoder_choice(
         return EncoderChoice(architecture_label(name), parts)
     folder = find_encoder(name, data.dataset)
     _, manifest = load_encoder(folder)
-    manifest.require_catalogue(data.dataset, store.catalogue(data.dataset).hash)
+    manifest.require_data(data.dataset, store.catalogue(data.dataset).hash, data.hash)
     protocol = manifest.training.get("protocol", data.protocol)
     if protocol != data.protocol:
         raise UsageError(

@@ -80,6 +80,7 @@ class TrainedEncoder(EncoderPart):
                 folder,
                 dataset=self.data.dataset,
                 catalogue_hash=workshop.catalogue.hash,
+                dataset_hash=self.data.hash,
                 seed=training.seed,
                 source=self.source,
                 training={**asdict(training), "protocol": self.data.protocol, **report},

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from llara_app.errors import DataError, UsageError
 from llara_app.files import write_whole
-from llara_app.locks import alone
+from llara_app.locks import alone, lock_on
 from llara_app.reports import MARKDOWN_FILE, PAGE_FILE, RESULTS_FILE
 from train.differences import first_difference
-from train.experiments.plan import content_hash
 from train.experiments.report_content import Report
 from train.experiments.report_markdown import markdown
 from train.experiments.report_page import page
@@ -62,7 +61,7 @@ def write_report(folder: Path, report: Report, settings: Mapping[str, object]) -
     Raises:
         UsageError: another experiment has been written there since this one began.
     """
-    with alone(f"report-{content_hash({'folder': str(folder.resolve())})}"):
+    with alone(lock_on("report", folder)):
         _write_report(folder, report, settings)
 
 

@@ -30,6 +30,9 @@ _DTYPES = {
     "BF16": torch.bfloat16,
 }
 
+_NO_WEIGHTS = ("BOOL", "I64")
+"""No quantization stores weights in these."""
+
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many parts of it are done, and how many there are."""
 
@@ -54,7 +57,8 @@ class Checkpoint:
     """The safetensors of a model folder; a tensor is read when it is asked for.
 
     Attributes:
-        specs: shape and type of every tensor, by name, in the files' order.
+        specs: shape and type of every tensor, by name, in the files' order; masks and counters that some old
+            checkpoints hold besides (Pythia's) are left out.
 
     Raises:
         BundleError: there are no safetensors, or a file of them is missing or damaged.
@@ -69,6 +73,8 @@ class Checkpoint:
                 with safe_open(path, framework="pt", backend="pread") as stored:
                     for name in stored.keys():  # noqa: SIM118  # not a mapping
                         view = stored.get_slice(name)
+                        if view.get_dtype() in _NO_WEIGHTS:
+                            continue
                         dtype = _DTYPES.get(view.get_dtype())
                         if dtype is None:
                             raise BundleError(

@@ -157,7 +157,7 @@ def _values(name: str, tensor: Tensor, config: PreTrainedConfig, dtype: torch.dt
         raise BundleError(
             "Weights are too large for half precision",
             name,
-            "Export with --dtype float32, or to bfloat16 elsewhere.",
+            "Export with --no-gguf: the merged weights keep their own precision.",
         )
     values: npt.NDArray[Any] = stored.contiguous().numpy()
     return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,24 @@ class LoraAdapter:
     def targets(self) -> frozenset[str]:
         return frozenset(self._pairs)
 
+    def fit(self, names: Collection[str], llm: Path) -> None:
+        """Name the updates as the LLM's own checkpoint does.
+
+        Some of the hub's (GPT-2's) are of the model without its head, and lack the first part of the names.
+
+        Raises:
+            BundleError: a weight that is updated is not there.
+        """
+        bare = {name.partition(".")[2]: pair for name, pair in self._pairs.items()}
+        if not set(names).issuperset(self._pairs) and set(names).issuperset(bare):
+            self._pairs = bare
+        if strangers := sorted(self.targets - set(names)):
+            raise BundleError(
+                "The adapter does not fit its LLM",
+                f"{self.folder} updates {strangers[0]}, which {llm} does not have",
+                HINT,
+            )
+
     def merged(self, name: str, weight: Tensor) -> Tensor:
         """`weight` with its update added in single precision, if it has one; ``weight`` itself if not.
 
@@ -156,12 +175,7 @@ def merge(
     base = llm_folder(manifest.llm)
     checkpoint = Checkpoint(base)
     adapter = LoraAdapter(bundle / ADAPTER_FOLDER)
-    if strangers := sorted(adapter.targets - checkpoint.specs.keys()):
-        raise BundleError(
-            "The adapter does not fit its LLM",
-            f"{bundle / ADAPTER_FOLDER} updates {strangers[0]}, which {base} does not have",
-            HINT,
-        )
+    adapter.fit(checkpoint.specs.keys(), base)
     dtype = dtype or checkpoint.dtype
     specs = {name: TensorSpec(spec.shape, dtype) for name, spec in checkpoint.specs.items()}
     write_checkpoint(

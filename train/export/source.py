@@ -74,7 +74,7 @@ class Source:
     @cached_property
     def sample_ids(self) -> list[list[int]]:
         """The sample as ids of words and items, in the bundle's own mode and in text by turns."""
-        limit = read_config(self.base.folder).max_position_embeddings
+        limit = getattr(read_config(self.base.folder).get_text_config(), "max_position_embeddings", None)
         modes = (self.manifest.mode, PromptMode.TEXT)
         prompts = [
             self.prompt_tokenizer.encode(prompt, modes[number % 2], limit).ids

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from llara_app import locations
 from llara_app.errors import LlaraError, UsageError
 from llara_app.files import file_sha256, whole_file
+from llara_app.locks import alone_or_not, lock_on
 from llara_app.models.manifest import MANIFEST_FILE, Manifest
 from llara_app.ranking.gguf_file import GGUF_FOLDER, QUANTIZATIONS, gguf_name, model_hash
 from train.export.record import ExportRecord
@@ -52,25 +49,18 @@ class Target:
         files = {f"{q} baked" if baked else q: self.gguf(q, baked=baked) for q, baked in names}
         return {name: path for name, path in files.items() if path.name in record.artifacts and path.is_file()}
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Two exports into one folder would remove each other's unfinished files.
 
         Raises:
             LlaraError: another process exports there.
         """
-        locks = locations.locks()
-        locks.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
-        try:
-            with FileLock(locks / f"export-{name}.lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise LlaraError(
-                "Another export is writing to this folder",
-                str(self.folder),
-                "Wait for it to end, or choose another --to.",
-            ) from error
+        refusal = LlaraError(
+            "Another export is writing to this folder",
+            str(self.folder),
+            "Wait for it to end, or choose another --to.",
+        )
+        return alone_or_not(lock_on("export", self.folder), refusal)
 
     def carry(self, source: Source) -> None:
         """Copy the bundle here, unless it lies here.
