@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from rich.cells import cell_len, set_cell_size
+from textual.content import Content
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -24,6 +25,17 @@ def title(text: str, width: int) -> str:
     from llara_app.prompts import prompt_title
 
     return fit(prompt_title(text), width)
+
+
+def inert(text: str) -> Content:
+    """Others' words as the title of a pane, without control and direction marks.
+
+    Textual reads a plain string there as markup: a name such as ``[/]`` would end the app, ``[REC]`` would not be
+    seen.
+    """
+    from llara_app.prompts import prompt_title
+
+    return Content(prompt_title(text))
 
 
 def bar(share: float, width: int) -> str:

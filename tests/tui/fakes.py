@@ -268,6 +268,11 @@ async def until(pilot: Pilot[None], condition: Callable[[], bool], seconds: floa
         await asyncio.sleep(0.01)
 
 
+def seen(app: LlaraTui) -> str:
+    """What stands on the screen, borders and all."""
+    return "\n".join("".join(part.text for part in line) for line in app.screen._compositor.render_strips())
+
+
 async def predicted(pilot: Pilot[None]) -> None:
     """Wait until the model has said something about what is open."""
     app = pilot.app

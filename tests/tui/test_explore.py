@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.style import Style
@@ -17,6 +20,7 @@ from llara_app.prompts import PromptMode, build_prompt
 from llara_app.store import Store
 from llara_app.tui.app import LlaraTui
 from llara_app.tui.screens.dialogs import AskText, Choose, OptionLines, ReadText
+from llara_app.tui.screens.explore import Explore
 from llara_app.tui.settings import settings_path
 from llara_app.tui.widgets.bars import ModeBar
 from llara_app.tui.widgets.panes import HistoryList, RankedList, UserList
@@ -269,6 +273,134 @@ async def test_why_shows_the_influence_of_each_item(app: LlaraTui, engine: FakeE
         assert explained[0].target != explained[1].target
         await pilot.press("w")
         await until(pilot, lambda: not history._influence)
+
+
+class Held:
+    """Answers to the question why, held back."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.answer = threading.Event()
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    held, run = Held(), Explain.run
+
+    def wait(request: Explain, models: Any) -> Any:
+        held.asked.set()
+        held.answer.wait()
+        return run(request, models)
+
+    monkeypatch.setattr(Explain, "run", wait)
+    yield held
+    held.answer.set()
+
+
+def assert_nothing_is_explained(app: LlaraTui) -> None:
+    assert not app.screen.query_one(HistoryList)._influence
+    assert app.screen.query_one("#history-pane").border_subtitle == ""
+
+
+async def answered(pilot: Pilot[None], engine: FakeEngine) -> None:
+    """Wait until all that was asked by now has its answer, and the screen was told."""
+    await engine.lane.run(lambda: None)
+    await pilot.pause()
+
+
+async def test_a_why_that_comes_after_it_was_switched_off_is_dropped(
+    app: LlaraTui, engine: FakeEngine, held: Held
+) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        await pilot.press("w")
+        await until(pilot, held.asked.is_set)
+        await pilot.press("w")
+        held.answer.set()
+        await answered(pilot, engine)
+        assert_nothing_is_explained(app)
+
+
+@pytest.mark.parametrize("keys", ["uj", "hd", "m"])
+async def test_a_why_that_comes_when_something_else_is_open_is_dropped(
+    app: LlaraTui, engine: FakeEngine, held: Held, keys: str
+) -> None:
+    """Another user, another history, another mode."""
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        await pilot.press("w")
+        await until(pilot, held.asked.is_set)
+        await pilot.press(*keys)
+        await until(pilot, lambda: app.workspace.prediction is None)
+        engine.gate.clear()
+        engine.asked.clear()
+        held.answer.set()
+        try:
+            # The next question, whatever it is about, is taken up after this one was answered.
+            await until(pilot, lambda: bool(engine.asked))
+            assert app.workspace.prediction is None
+            assert_nothing_is_explained(app)
+        finally:
+            engine.gate.set()
+        await predicted(pilot)
+        # It is still wanted: of what is open now.
+        history = app.screen.query_one(HistoryList)
+        await until(pilot, lambda: len(history._influence) == len(titles(app)))
+
+
+async def test_a_why_that_nobody_took_back_is_dropped_where_it_is_of_something_else(
+    app: LlaraTui, engine: FakeEngine, held: Held
+) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        await pilot.press("w")
+        await until(pilot, held.asked.is_set)
+        # As another database does that is opened in another room.
+        app.workspace.session = app.workspace.prediction = None
+        held.answer.set()
+        await answered(pilot, engine)
+        assert_nothing_is_explained(app)
+
+
+async def test_with_an_empty_history_nothing_is_said_of_the_last_one(
+    app: LlaraTui, store: Store, engine: FakeEngine, held: Held
+) -> None:
+    store.new_user("films", "nobody", [])
+    app.settings.user = "user-003"
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        await pilot.press("w")
+        await until(pilot, held.asked.is_set)
+        assert isinstance(app.screen, Explore)
+        app.screen.open_user("nobody")
+        await until(pilot, lambda: app.workspace.session is not None and app.workspace.session.user_id == "nobody")
+        held.answer.set()
+        await answered(pilot, engine)
+        app.screen.post_message(Explore.ModelProgress("reading weights"))
+        await pilot.pause()
+        assert_nothing_is_explained(app)
+        assert_nothing_is_ranked(app)
+        assert "Nothing to go by" in app.screen.query_one(RankedList).empty_text
+
+
+async def test_where_a_model_fails_nothing_is_said_of_the_last_ranking(app: LlaraTui, engine: FakeEngine) -> None:
+    async with app.run_test(size=(140, 45)) as pilot:
+        await predicted(pilot)
+        await pilot.press("w")
+        await until(pilot, lambda: bool(app.screen.query_one(HistoryList)._influence))
+        engine.failure = LlaraError("Not enough memory for this model", "9 GB are missing", "Use a smaller one.")
+        await pilot.press("m")
+        await until(pilot, lambda: bool(app.errors))
+        assert_nothing_is_explained(app)
+        assert_nothing_is_ranked(app)
+
+
+def assert_nothing_is_ranked(app: LlaraTui) -> None:
+    pane = app.screen.query_one("#ranked-pane")
+    assert app.screen.query_one(RankedList).count == 0
+    assert (pane.border_title, pane.border_subtitle) == ("Next", "")
+    assert str(app.screen.query_one("#model", Static).content) == ""
+    assert not pane.has_class("-waiting")
 
 
 async def test_a_chosen_prediction_becomes_the_newest_item(app: LlaraTui) -> None:

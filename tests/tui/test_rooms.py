@@ -81,9 +81,9 @@ async def test_compare_shows_systems_side_by_side(app: LlaraTui, store: Store) -
         await until(pilot, lambda: isinstance(app.screen, Choose))
         await pilot.press(*"two")
         await pilot.press("enter")
-        await until(pilot, lambda: "films-two" in lines.render_row(0, 160).plain)
+        await until(pilot, lambda: lines.count > 1 and "films-two" in lines.render_row(0, 160).plain)
         await pilot.press("d")
-        await until(pilot, lambda: "films-two" not in lines.render_row(0, 160).plain)
+        await until(pilot, lambda: lines.count > 1 and "films-two" not in lines.render_row(0, 160).plain)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from llara_app.tui.opening import bundle_name
 from llara_app.tui.screens.ask_path import AskPath
 from llara_app.tui.screens.dialogs import Choose, Confirm, Option, ReadText
 from llara_app.tui.screens.room import Room
-from llara_app.tui.text import fit, size
+from llara_app.tui.text import fit, inert, size
 from llara_app.tui.widgets.lines import LineList
 
 POLL_SECONDS = 1.0
@@ -133,8 +133,9 @@ class Bundles(Room):
         if state is None:
             about.update("")
             line.update("")
+            pane.border_title = ""
             return
-        pane.border_title = state.folder.name
+        pane.border_title = inert(state.folder.name)
         about.update(describe_bundle(state))
         line.update(describe_job(state))
         if state.job is not None:

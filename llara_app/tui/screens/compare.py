@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,25 +15,32 @@ from textual.message import Message
 from textual.widgets import Static
 
 from llara_app.tui import opening
+from llara_app.tui.keys import OPENING_A_USER, unfinished
 from llara_app.tui.screens.dialogs import Choose, Option
+from llara_app.tui.screens.explore_edits import NO_BUNDLE
 from llara_app.tui.screens.room import Room
-from llara_app.tui.text import bar, fit, percent, shown_milliseconds, title
+from llara_app.tui.text import bar, fit, inert, percent, shown_milliseconds, title
 from llara_app.tui.widgets.lines import LineList
 from llara_app.tui.widgets.panes import TRUE_MARK
 
 if TYPE_CHECKING:
     from llara_app.catalogue import Item
     from llara_app.compare import Comparison
-    from llara_app.engine import System
+    from llara_app.engine import ModelKey, System
+    from llara_app.session import HistorySession
 
 FAR = 5
 """Places apart from which a disagreement is strong."""
 
+NO_HISTORY = "Open a history in Explore first (1)."
+EMPTY_HISTORY = "Nothing to go by yet: add an item to this history in Explore (1)."
+
+OPENING = ("open dataset", OPENING_A_USER, "bundle")
+"""Groups of workers of the explore room that open what is compared here."""
+
 
 class ComparisonLines(LineList):
     """Candidates as rows, systems as columns; the last column gives the order."""
-
-    empty_text = "Open a history in Explore first (1)."
 
     def __init__(self) -> None:
         super().__init__(id="comparison")
@@ -120,6 +128,7 @@ class CompareRoom(Room):
     def __init__(self) -> None:
         super().__init__()
         self._extra: list[System] = []
+        self._extra_for: object = None
         self._shown_for: object = None
 
     def compose_room(self) -> ComposeResult:
@@ -128,46 +137,97 @@ class CompareRoom(Room):
             yield Static("", id="agreement", markup=False)
 
     def entered(self) -> None:
-        lines = self.query_one(ComparisonLines)
-        lines.focus()
-        workspace = self.tui.workspace
-        now = (workspace.session, workspace.session and workspace.session.steps, workspace.model)
-        if now != self._shown_for:
-            self._shown_for = now
-            self._extra = [each for each in self._extra if workspace.dataset is not None]
+        self.query_one(ComparisonLines).focus()
+        if self._open_now() != self._shown_for:
             self.compare()
+
+    def _open_now(self) -> object:
+        """What a comparison is about; another one is due when it is not the same any more."""
+        workspace = self.tui.workspace
+        session = workspace.session
+        return session, session and (session.user_id, session.steps), workspace.model
 
     @work(exclusive=True, group="compare")
     async def compare(self) -> None:
         """Ask all systems about the history that is open."""
-        workspace, lines = self.tui.workspace, self.query_one(ComparisonLines)
-        pane = self.query_one("#compare-pane")
-        if workspace.session is None or workspace.model is None or not workspace.session.items:
-            lines.show(None, None)
+        self._clear()
+        await self._until_open()
+        self._drop_columns_of_another_dataset()
+        session, model = self.tui.workspace.session, self.tui.workspace.model
+        self._shown_for = self._open_now()
+        if session is None or model is None or not session.items:
+            self._clear(NO_HISTORY if session is None else NO_BUNDLE if model is None else EMPTY_HISTORY)
             return
+        answered = False
+        with self.tui.reported():
+            pane = self.query_one("#compare-pane")
+            pane.border_title = inert(f"Compare · {session.user_id} · {model.folder.name}")
+            pane.add_class("-waiting")
+            self._show(await self._ask(session, model), session.truth)
+            answered = True
+        if not answered:
+            # Coming back asks once more.
+            self._shown_for = None
+            error = self.tui.errors[-1]
+            self._clear(f"{error.title}. {error.message} {error.hint} {self._ways_on()}")
+
+    async def _until_open(self) -> None:
+        """Wait for what Explore is opening: by then there may be all that is missing now."""
+        while any(worker.group in OPENING for worker in unfinished(self.app)):
+            await asyncio.sleep(0.01)
+
+    def _drop_columns_of_another_dataset(self) -> None:
+        """Its items have the same ids as those of this one, and would be taken for them."""
+        workspace = self.tui.workspace
+        now = (workspace.dataset, workspace.manifest and workspace.manifest.dataset.catalogue_hash)
+        if now != self._extra_for:
+            self._extra_for = now
+            self._extra = []
+
+    async def _ask(self, session: HistorySession, model: ModelKey) -> Comparison:
         from llara_app.engine import Compare, System
         from llara_app.prompts import PromptMode
 
-        model, manifest = workspace.model, workspace.manifest
+        workspace = self.tui.workspace
+        manifest, extra, count = workspace.manifest, tuple(self._extra), workspace.num_candidates
         systems = [System(model, None, f"{manifest.encoder if manifest else 'encoder'} alone")]
         systems += [System(model, mode, str(mode)) for mode in PromptMode if mode is not PromptMode.INDEX]
-        systems += self._extra
-        pane.border_title = f"Compare · {workspace.session.user_id} · {model.folder.name}"
-        pane.add_class("-waiting")
-        candidates: tuple[Item, ...] = ()
-        if workspace.prediction is not None:
-            candidates = workspace.prediction.recommendation.prompt.candidates
-        request = Compare(tuple(systems), workspace.session.items, candidates, workspace.num_candidates)
-        with self.tui.reported():
-            comparison = await self.tui.core.ask(request, self._tell)
-            pane.remove_class("-waiting")
-            lines.show(comparison, workspace.session.truth)
-            self.query_one("#agreement", Static).update(describe_agreement(comparison))
-            times = ", ".join(
-                f"{column.label} {shown_milliseconds(column.milliseconds)}" for column in comparison.columns
-            )
-            pane.border_subtitle = times
+        items = session.items
+        candidates = await self._candidates(session, model)
+        return await self.tui.core.ask(Compare((*systems, *extra), items, candidates, count), self._tell)
+
+    async def _candidates(self, session: HistorySession, model: ModelKey) -> tuple[Item, ...]:
+        """Those that Explore shows, the true next item among them; before it has an answer, by the same question."""
+        from llara_app.engine import Predict
+
+        workspace = self.tui.workspace
+        prediction = workspace.prediction
+        if prediction is None:
+            request = Predict(model, session.items, workspace.mode, workspace.num_candidates, session.truth)
+            prediction = await self.tui.core.ask(request, self._tell)
+        return prediction.recommendation.prompt.candidates
+
+    def _show(self, comparison: Comparison, truth: Item | None) -> None:
+        pane = self.query_one("#compare-pane")
         pane.remove_class("-waiting")
+        self.query_one(ComparisonLines).show(comparison, truth)
+        self.query_one("#agreement", Static).update(describe_agreement(comparison))
+        times = ", ".join(
+            f"{column.label} {shown_milliseconds(column.milliseconds)}" for column in comparison.columns
+        )
+        pane.border_subtitle = inert(times)
+
+    def _clear(self, words: str = "") -> None:
+        """Show no comparison, and nothing that was said of the last one; `words` say why."""
+        pane, lines = self.query_one("#compare-pane"), self.query_one(ComparisonLines)
+        pane.remove_class("-waiting")
+        pane.border_title, pane.border_subtitle = "Compare", ""
+        lines.empty_text = words
+        lines.show(None, None)
+        self.query_one("#agreement", Static).update("")
+
+    def _ways_on(self) -> str:
+        return "Press r to try again" + (", or d to do without the last column." if self._extra else ".")
 
     def _tell(self, text: str, fraction: float | None = None) -> None:
         self.post_message(self.Progress(text))
@@ -222,19 +282,24 @@ class CompareRoom(Room):
 
     def action_copy(self) -> None:
         lines = self.query_one(ComparisonLines)
+        if not lines.count:
+            self.notify("There is no comparison yet.", severity="warning")
+            return
         table = "\n".join(lines.render_row(index, 120).plain.rstrip() for index in range(lines.count))
         self.tui.copy(table, "The comparison")
 
 
 def describe_agreement(comparison: Comparison) -> str:
     """Which systems choose the same item, and how alike their orders are."""
+    from llara_app.prompts import prompt_title
+
     last = len(comparison.columns) - 1
     firsts = {
         column.label: comparison.candidates[comparison.order(n)[0]] for n, column in enumerate(comparison.columns)
     }
     choices: dict[str, list[str]] = {}
     for label, item in firsts.items():
-        choices.setdefault(item.title, []).append(label)
+        choices.setdefault(prompt_title(item.title), []).append(label)
     first = (
         "all choose " + next(iter(choices))
         if len(choices) == 1

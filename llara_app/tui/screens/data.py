@@ -21,7 +21,7 @@ from llara_app.errors import LlaraError, NotFoundError, UsageError
 from llara_app.tui.screens.ask_path import AskPath
 from llara_app.tui.screens.dialogs import AskText, Choose, Confirm, Option
 from llara_app.tui.screens.room import Room
-from llara_app.tui.text import bar, fit, moment
+from llara_app.tui.text import bar, fit, inert, moment
 from llara_app.tui.widgets.lines import LineList
 
 if TYPE_CHECKING:
@@ -113,9 +113,10 @@ class Data(Room):
         stats, pane = self.query_one("#stats", Static), self.query_one("#stats-pane")
         if info is None:
             stats.update("")
+            pane.border_title = ""
             return
-        pane.border_title = info.name
         with self.tui.reported():
+            pane.border_title = inert(info.name)
             try:
                 document, lengths = await self.tui.core.background.run(
                     lambda: read_stats(self.tui.core.store(), info.name)

@@ -18,7 +18,7 @@ from textual.widgets import Button, Input, Static
 from llara_app.errors import LlaraError
 from llara_app.tui import opening
 from llara_app.tui.screens.explore_edits import ExploreEdits
-from llara_app.tui.text import shown_milliseconds
+from llara_app.tui.text import inert, shown_milliseconds
 from llara_app.tui.widgets.bars import MODES, ModeBar
 from llara_app.tui.widgets.lines import LineList
 from llara_app.tui.widgets.panes import PAGE, HistoryList, RankedList, UserList
@@ -216,16 +216,17 @@ class Explore(ExploreEdits):
         """Ask the model about the history as it is now; an older question is taken back."""
         workspace = self.tui.workspace
         workspace.prediction = None
-        self.query_one("#ranked-pane").add_class("-waiting")
-        session, model = workspace.session, workspace.model
+        self.stop_explaining()
+        pane, session, model = self.query_one("#ranked-pane"), workspace.session, workspace.model
         if session is None or model is None:
+            # A ranking that is still shown is of what was open before; words there are not waiting for anything.
+            pane.set_class(self.query_one(RankedList).count > 0, "-waiting")
             self.show_prompt()
             return
         if not session.items:
-            self.query_one(RankedList).show(None, None)
-            self.query_one(RankedList).empty_text = "Nothing to go by yet: add an item with a."
-            self.show_prompt()
+            self.show_no_prediction("Nothing to go by yet: add an item with a.")
             return
+        pane.add_class("-waiting")
         from llara_app.engine import Predict
 
         request = Predict(model, session.items, workspace.mode, workspace.num_candidates, session.truth)
@@ -233,10 +234,8 @@ class Explore(ExploreEdits):
             workspace.prediction = await self.tui.core.ask(request, self._tell_progress)
         except LlaraError as error:
             self.tui.report(error)
-            self.query_one(RankedList).show(None, None)
-            self.query_one(RankedList).empty_text = f"{error.title}. {error.message} {error.hint}"
-            self.query_one("#model", Static).update("")
-            self.show_prompt()
+            self.forget_why()
+            self.show_no_prediction(f"{error.title}. {error.message} {error.hint}")
             return
         self.show_prediction()
         self.keep(workspace.prediction.recommendation, session.dataset, session.user_id, model.folder.name)
@@ -261,26 +260,31 @@ class Explore(ExploreEdits):
 
     @on(ModelProgress)
     def model_progress(self, event: ModelProgress) -> None:
-        if self.tui.workspace.prediction is None:
+        # The last word on progress may come after the answer itself, or after the question was taken back.
+        if self.query_one("#ranked-pane").has_class("-waiting"):
             self.query_one("#model", Static).update(f"◌ loading: {event.text} …")
 
     @work(exclusive=True, group="explain")
     async def explain(self) -> None:
         """Show the influence of each history item on the item under the cursor."""
         workspace, ranked = self.tui.workspace, self.query_one(RankedList)
-        if workspace.prediction is None or workspace.session is None or workspace.model is None:
+        session, prediction = workspace.session, workspace.prediction
+        if prediction is None or session is None or workspace.model is None:
             return
         from llara_app.engine import Explain
+        from llara_app.prompts import prompt_title
 
-        candidates = workspace.prediction.recommendation.prompt.candidates
-        request = Explain(workspace.model, workspace.session.items, candidates, ranked.item, workspace.shown_mode)
+        candidates = prediction.recommendation.prompt.candidates
+        request = Explain(workspace.model, session.items, candidates, ranked.item, workspace.shown_mode)
         with self.tui.reported():
             explanation = await self.tui.core.ask(request)
+            now = self.tui.workspace
+            if not self._why or now.session is not session or now.prediction is not prediction:
+                # Something else was opened meanwhile, or nobody wants to know any more.
+                return
             self.query_one(HistoryList).explain(explanation)
-            title = explanation.target.title
-            self.query_one(
-                "#history-pane"
-            ).border_subtitle = f"why {title[:40]}? {shown_milliseconds(explanation.milliseconds)}"
+            title, took = prompt_title(explanation.target.title, 40), shown_milliseconds(explanation.milliseconds)
+            self.query_one("#history-pane").border_subtitle = inert(f"why {title}? {took}")
 
     @on(PromptView.TokenHighlighted)
     @work(exclusive=True, group="neighbours")
@@ -387,8 +391,7 @@ class Explore(ExploreEdits):
         if self._why:
             self.explain()
         else:
-            self.query_one(HistoryList).explain(None)
-            self.query_one("#history-pane").border_subtitle = ""
+            self.forget_why()
 
     def action_copy_prompt(self) -> None:
         workspace = self.tui.workspace

@@ -13,7 +13,7 @@ from llara_app.errors import LlaraError
 from llara_app.tui import opening
 from llara_app.tui.screens.dialogs import AskText, Choose, Confirm, Option
 from llara_app.tui.screens.room import Room
-from llara_app.tui.text import shown_milliseconds, size
+from llara_app.tui.text import inert, shown_milliseconds, size
 from llara_app.tui.widgets.bars import ModeBar
 from llara_app.tui.widgets.panes import HistoryList, RankedList, UserList
 from llara_app.tui.widgets.prompt_view import PromptView
@@ -51,11 +51,11 @@ class ExploreEdits(Room):
         """Another history, or another state of it: show it, and ask the model anew."""
         session = self.tui.workspace.session
         assert session is not None
+        self.forget_why()
         self.query_one(HistoryList).show(session, cursor)
-        pane = self.query_one("#history-pane")
         kind = "what-if of " + session.origin if session.origin else ("own" if session.own else "")
-        pane.border_title = f"History · {session.user_id}" + (f" ({kind})" if kind else "")
-        pane.border_subtitle = ""
+        title = f"History · {session.user_id}" + (f" ({kind})" if kind else "")
+        self.query_one("#history-pane").border_title = inert(title)
         self.tui.remember(user=session.origin or session.user_id)
         self.show_status()
         self.predict()
@@ -68,10 +68,30 @@ class ExploreEdits(Room):
         pane.remove_class("-waiting")
         self.query_one(RankedList).show(recommendation, workspace.session.truth)
         pane.border_subtitle = f"{recommendation.engine} · {shown_milliseconds(recommendation.milliseconds)}"
-        pane.border_title = f"Next · {workspace.model.folder.name}"
+        pane.border_title = inert(f"Next · {workspace.model.folder.name}")
         legend = "★ came next  # encoder's  ▲▼ change"
         self.query_one("#model", Static).update(f"{legend}\n{recommendation.caution}".rstrip())
         self.show_prompt()
+
+    def show_no_prediction(self, words: str) -> None:
+        """Say why nothing is ranked; what was said of the last ranking goes with it."""
+        pane, ranked = self.query_one("#ranked-pane"), self.query_one(RankedList)
+        pane.remove_class("-waiting")
+        pane.border_title, pane.border_subtitle = "Next", ""
+        ranked.empty_text = words
+        ranked.show(None, None)
+        self.query_one("#model", Static).update("")
+        self.show_prompt()
+
+    def stop_explaining(self) -> None:
+        """Take back the question why, if it is under way: its answer would be about what is not open any more."""
+        self.workers.cancel_group(self, "explain")
+
+    def forget_why(self) -> None:
+        """Show no influences, and none that are still being computed."""
+        self.stop_explaining()
+        self.query_one(HistoryList).explain(None)
+        self.query_one("#history-pane").border_subtitle = ""
 
     def show_prompt(self) -> None:
         workspace = self.tui.workspace
@@ -90,10 +110,7 @@ class ExploreEdits(Room):
         self.query_one("#prompt-pane").border_subtitle = counts + (f" · {dropped} oldest dropped" if dropped else "")
 
     def _no_model(self) -> None:
-        ranked = self.query_one(RankedList)
-        ranked.empty_text = NO_BUNDLE
-        ranked.show(None, None)
-        self.query_one("#model", Static).update("")
+        self.show_no_prediction(NO_BUNDLE)
         self.show_status()
 
     async def _welcome(self, welcome: bool, words: str = "") -> None:
