@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llara_app.errors import NotFoundError
+from llara_app.errors import LlaraError, NotFoundError
 
 if TYPE_CHECKING:
     from llara_app.datasets.source import SourceData
@@ -59,7 +59,12 @@ def read_files(kind: str, path: Path, **options: Any) -> SourceData:
     if kind == "table":
         options["columns"] = reader.Columns(*(options.pop(f"{role}_column", None) for role in COLUMN_ROLES))
     with _opened(path.expanduser()) as place:
-        source: SourceData = reader.read(place, **options)
+        try:
+            source: SourceData = reader.read(place, **options)
+        except LlaraError as error:
+            # Of an archive the message names what one gave, and not where it was unpacked to.
+            told = (text.replace(str(place), str(path)) for text in (error.title, error.message, error.hint))
+            raise type(error)(*told) from error
     return source
 
 

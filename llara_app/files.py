@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -21,7 +22,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         whole = Path(scratch) / "whole"
         whole.mkdir()
-        yield whole
+        try:
+            yield whole
+        except Exception as error:
+            if f"os error {errno.ENOSPC}" in str(error):
+                # What safetensors says of a full disk, in words alone.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+            raise
         usual = whole.stat().st_mode & 0o666
         for file in whole.rglob("*"):
             if file.is_file() and not file.is_symlink():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import platformdirs
 
+from llara_app.errors import UsageError
+
 HOME_VARIABLE = "LLARA_HOME"
 TRAINING_SUFFIX = ".training"
 
@@ -69,3 +71,20 @@ def locks() -> Path:
 def templates() -> Path:
     """The user's own prompt templates, ``*.toml``; they override the packaged ones of the same name."""
     return home() / "templates"
+
+
+def require_file_name(name: str, what: str) -> None:
+    """Refuse a name that could not be a folder's under the home.
+
+    Args:
+        what: is called so, for the message.
+
+    Raises:
+        UsageError: it is empty, begins with a dot, or holds a slash or a control character.
+    """
+    if not name.strip() or name.startswith(".") or any(c in "/\\" or not c.isprintable() for c in name):
+        raise UsageError(
+            f"This is no name for {what}",
+            repr(name),
+            "Files are called by it: use letters, digits, spaces, - and _, and no slash.",
+        )

@@ -48,3 +48,12 @@ def test_others_can_read_a_folder_as_the_umask_says(tmp_path: Path) -> None:
         0o750,
         0o640,
     ]
+
+
+def test_a_full_disk_is_one_however_it_is_told(tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+
+    with pytest.raises(OSError, match="No space left") as error, whole_folder(tmp_path / "made"):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+    assert error.value.filename == str(tmp_path / "made")
+    assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,7 @@ from llara_app.store import Store
 from train.encoder_checkpoints import encoder_checkpoints
 from train.encoder_evaluation import evaluate_encoder
 from train.encoders import TUNED, EncoderTraining, Progress, train_encoder
+from train.leakage import checked_splits
 
 if TYPE_CHECKING:
     from train.morec import TitleTraining
@@ -51,15 +52,16 @@ def train_and_keep(
         UsageError: the folder exists and may not be replaced, or the unfinished training beside it is another one;
             said before anything is trained.
         LlaraError: another process trains there.
-        DataError: there is nothing to train or to validate on.
+        DataError: there is nothing to train, to validate or to measure it on, or a row of these is trained on.
         KeyboardInterrupt: it was interrupted; all epochs that ended are kept beside the folder.
     """
     refuse_existing(folder, replace)
     config = config or TUNED[architecture]
     catalogue = store.catalogue(dataset)
     sequences = store.sequences(dataset)
-    train_split, valid_split = (store.split(dataset, protocol, part) for part in ("train", "valid"))
-    num_candidates = _num_candidates(sequences, store.split(dataset, protocol, "test"), len(catalogue))
+    splits = checked_splits(store, dataset, protocol)
+    train_split, valid_split = splits["train"], splits["valid"]
+    num_candidates = _num_candidates(sequences, splits["test"], len(catalogue))
     test_split, candidate_sets = store.candidate_sets(dataset, protocol, "test", num_candidates=num_candidates)
     encoder: SequentialEncoder
     source, made_from = "trained", {}

@@ -89,6 +89,9 @@ def read_spec(run: Path) -> RunSpec:
     path = run / SPEC_FILE
     try:
         return RunSpec.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        hint = "Give the --output of an interrupted training."
+        raise BundleError("There is no run to resume", f"{path} does not exist", hint) from None
     except (OSError, ValueError) as error:
         hint = "Give the --output of an interrupted training."
         raise BundleError("There is no run to resume", f"{path}: {str(error).splitlines()[0]}", hint) from error
@@ -223,15 +226,20 @@ def finetune(
     trained = accelerator.unwrap_model(model).eval()
     manifest = describe_run(store, spec, llm, trained, dataset.template, total_steps)
     if accelerator.is_main_process:
-        manifest = save_bundle(
-            output,
-            manifest,
-            catalogue=catalogue,
-            model=trained,
-            tokenizer=llm.tokenizer,
-            encoder_folder=Path(spec.encoder),
-            log=run / LOG_FILE,
-        )
+        try:
+            manifest = save_bundle(
+                output,
+                manifest,
+                catalogue=catalogue,
+                model=trained,
+                tokenizer=llm.tokenizer,
+                encoder_folder=Path(spec.encoder),
+                log=run / LOG_FILE,
+            )
+        except Exception:
+            # Above all a full disk: what was half written is gone by now and has left some room.
+            save_checkpoint(run, total_steps, trained, optimizer.optimizer, Beside({MADE_FROM: made_from}))
+            raise
         shutil.rmtree(run)
     accelerator.wait_for_everyone()
     return manifest

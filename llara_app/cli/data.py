@@ -20,6 +20,7 @@ from llara_app.cli.common import (
 )
 from llara_app.dataset_files import KINDS, read_files
 from llara_app.errors import UsageError
+from llara_app.locations import require_file_name
 
 if TYPE_CHECKING:
     from llara_app.datasets.source import SourceData
@@ -135,13 +136,14 @@ def import_data(kind: str, path: Path, name: str, replace: bool, **options: Any)
     KIND is one of
       movielens   GroupLens' MovieLens 100K: u.data, u.item
       frames      the paper's pickled frames: train_data.df, Val_data.df, Test_data.df and titles
-      lastfm      LastFM of HetRec 2011: artists.dat, user_taggedartists-timestamps.dat
+      lastfm      LastFM of HetRec 2011: artists.dat, user_artists.dat, user_taggedartists-timestamps.dat
       table       CSV, TSV, Parquet or JSON lines: one row per interaction
       recbole     RecBole's atomic files: .inter and .item
     """
     given = {option: value for option, value in options.items() if value is not None}
     for option in given.keys() - KINDS[kind].options:
         raise click.UsageError(f"--{option.replace('_', '-')} does not go with {kind}")
+    require_file_name(name, "a dataset")
     with settings().open_store() as store:
         # Asked before a long file is read, not after.
         if not replace and any(info.name == name for info in store.datasets()):

@@ -20,6 +20,7 @@ from llara_app.cli.common import (
 from llara_app.cli.train import NANO, train_encoder_shown
 from llara_app.encoders.configs import MOREC, TRAINABLE
 from llara_app.errors import BundleError, UsageError
+from llara_app.locations import require_file_name
 
 _dataset = click.option("--dataset", required=True, metavar="NAME", help="A dataset in the store.")
 _replace = click.option("--replace", is_flag=True, help="Overwrite an encoder of the same name.")
@@ -106,6 +107,8 @@ def train(
             "--text-encoder and --end-to-end are of morec",
             "Leave them out, or pass --encoder morec.",
         )
+    if name:
+        require_file_name(name, "an encoder")
     folder = output or encoder_folder(dataset, name or architecture)
     refuse_existing(folder, replace)
     titles = None
@@ -152,6 +155,8 @@ def import_(file: Path, dataset: str, name: str | None, replace: bool) -> None:
     from llara_app.encoders.manifest import encoder_folder
     from llara_app.encoders.published import import_published
 
+    if name:
+        require_file_name(name, "an encoder")
     with settings().open_store() as store:
         catalogue = store.catalogue(dataset)
     imported = import_published(file)

@@ -81,10 +81,8 @@ def evaluate(
     with settings().open_store() as store:
         info = same_data(store, manifest)
         other_folder = find_bundle(against) if against is not None else None
-        if other_folder is not None and Manifest.read(other_folder).dataset.hash != info.hash:
-            raise UsageError(
-                "The two bundles cannot be compared", "they were trained on other data", "Train both on one dataset."
-            )
+        if other_folder is not None:
+            _require_same_rows(manifest, Manifest.read(other_folder))
         evaluation, encoder, _, ceiling = evaluate_bundle(store, folder, **how)
         other = evaluate_bundle(store, other_folder, **how)[0] if other_folder is not None else None
     document: dict[str, Any] = {
@@ -119,6 +117,24 @@ def evaluate(
     print_difference(f"{folder.name} minus {manifest.encoder} alone", evaluation.compare(encoder))
     if other is not None and against is not None:
         print_difference(f"{folder.name} minus {Path(against).name}", evaluation.compare(other))
+
+
+def _require_same_rows(one: Manifest, other: Manifest) -> None:
+    """Ask before anything is ranked whether two bundles can be compared.
+
+    Raises:
+        UsageError: they were trained on other data, or test other rows.
+    """
+    if one.dataset.hash != other.dataset.hash:
+        raise UsageError(
+            "The two bundles cannot be compared", "they were trained on other data", "Train both on one dataset."
+        )
+    if one.dataset.protocol != other.dataset.protocol:
+        raise UsageError(
+            "The two bundles cannot be compared",
+            f"they were trained on the splits {one.dataset.protocol!r} and {other.dataset.protocol!r}",
+            "Train both with one --protocol.",
+        )
 
 
 def evaluate_bundle(

@@ -73,8 +73,8 @@ def behaviour(
     from llara_app.recommend import Recommender
     from train.experiments.behaviour import behaviour_experiment, changes
     from train.experiments.bundle_reports import behaviour_report
-    from train.experiments.leakage import checked_splits
     from train.experiments.report import open_folder
+    from train.leakage import checked_splits
 
     folder = find_bundle(bundle)
     manifest = Manifest.read(folder)
@@ -137,9 +137,9 @@ def retrieve(bundle: str, split: str, count: int, output: Path | None, device: s
     from llara_app.ranking.torch_ranker import TorchRanker
     from llara_app.recommend import Recommender
     from train.experiments.bundle_reports import retrieval_report
-    from train.experiments.leakage import checked_splits
     from train.experiments.report import open_folder
     from train.experiments.retrieve import retrieve_and_rank, windows
+    from train.leakage import checked_splits
 
     folder = find_bundle(bundle)
     manifest = Manifest.read(folder)

@@ -125,10 +125,7 @@ def train(
             output = Path(resume) if resume else output
             if output is None:
                 raise UsageError("Which run?", "--resume names no folder", "Pass --resume FOLDER.")
-            from llara_app.locations import training_folder
-            from train.finetune import read_spec
-
-            spec = read_spec(training_folder(output))
+            spec = _begun(output)
         else:
             if dataset is None:
                 raise UsageError("Which dataset?", "--dataset is missing", "See: llara-app data list")
@@ -148,7 +145,25 @@ def train(
             "steps": manifest.training["total_steps"],
         },
     )
-    note(f"Next: llara-app evaluate {output}")
+    note(f"Next: {_command(['evaluate', str(output)])}")
+
+
+def _begun(output: Path) -> RunSpec:
+    """What the run that is to be resumed computes.
+
+    Raises:
+        UsageError: it has finished.
+        BundleError: there is none.
+    """
+    from llara_app.locations import training_folder
+    from llara_app.models.manifest import MANIFEST_FILE
+    from train.finetune import read_spec
+
+    run = training_folder(output)
+    if (output / MANIFEST_FILE).is_file() and not run.exists():
+        evaluate = _command(["evaluate", str(output)])
+        raise UsageError("This run has finished", str(output), f"Evaluate it with: {evaluate}")
+    return read_spec(run)
 
 
 def _new_run(
@@ -294,6 +309,12 @@ def train_encoder_shown(
         raise
 
 
+def _command(arguments: list[str]) -> str:
+    from llara_app.jobs import command_line
+
+    return command_line(arguments)
+
+
 def run_training(store: Store, spec: RunSpec, output: Path, device: str | None) -> Manifest:
     """Run, with a live line, what was prepared at `output`; the store keeps a record of it.
 
@@ -332,7 +353,7 @@ def _run_alone(store: Store, spec: RunSpec, output: Path, device: str | None) ->
         status = "finished"
     except KeyboardInterrupt:
         status = "interrupted"
-        note(f"Interrupted; go on with: llara-app train --resume {output}")
+        note(f"Interrupted; go on with: {_command(['train', '--resume', str(output)])}")
         raise
     except Exception:
         discard_unbegun(output)

@@ -74,7 +74,8 @@ def finish(
     Raises:
         DataError: no rows, a missing id or time, or an item that `items` does not have.
     """
-    _check_rows(items, interactions, where)
+    check_items(items, where)
+    _check_rows(interactions, where)
     known = items.select("item_id").with_row_index("item")
     rows = interactions.join(known, on="item_id", how="left", maintain_order="left")
     if rows["item"].null_count():
@@ -108,11 +109,14 @@ def finish(
     return SourceData(domain, items, kept.select("user_id", "item_id", "time"), notes=tuple(notes))
 
 
-def _check_rows(items: pl.DataFrame, interactions: pl.DataFrame, where: Path | str) -> None:
+def check_items(items: pl.DataFrame, where: Path | str) -> None:
+    """Refuse a catalogue without items, without an item's id, or with two items of one id.
+
+    Raises:
+        DataError: naming `where` it comes from.
+    """
     if items.is_empty():
         raise DataError("The catalogue has no items", str(where))
-    if interactions.is_empty():
-        raise DataError("There are no interactions", str(where))
     if items["item_id"].null_count():
         raise DataError("An item has no id", f"{where}: {items['item_id'].null_count()} rows of the catalogue")
     if items["item_id"].n_unique() != items.height:
@@ -121,10 +125,15 @@ def _check_rows(items: pl.DataFrame, interactions: pl.DataFrame, where: Path | s
             "An item id stands twice in the catalogue",
             f"{where}: {len(twice)} ids, such as {', '.join(map(repr, twice[:3].to_list()))}",
         )
-    for column in ("user_id", "item_id"):
+
+
+def _check_rows(interactions: pl.DataFrame, where: Path | str) -> None:
+    if interactions.is_empty():
+        raise DataError("There are no interactions", str(where))
+    for column, what in (("user_id", "a user id"), ("item_id", "an item id")):
         if missing := interactions[column].null_count():
             raise DataError(
-                f"Interactions without a {column.replace('_', ' ')}",
+                f"Interactions without {what}",
                 f"{where}: {missing} rows, the first is row {interactions[column].is_null().arg_true()[0] + 1}",
             )
     missing = interactions["time"].null_count()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from llara_app.datasets.prepare import clean_title, finish, guess_domain, natural_order
+from llara_app.datasets.prepare import check_items, clean_title, finish, guess_domain, natural_order
 from llara_app.datasets.source import SourceData
 from llara_app.errors import DataError, UsageError
 
@@ -54,9 +55,10 @@ def read(
     Raises:
         DataError: a missing or malformed file, missing columns (naming those found and wanted), times that cannot be
             read, or interactions that name unknown items.
-        UsageError: a file of an unknown kind.
+        UsageError: a file of an unknown kind, or one column for two things.
     """
     columns = columns or Columns()
+    path = _table_in(path)
     names = _column_names(path)
     user = _needed(names, "user", columns.user, path)
     item = _needed(names, "item", columns.item, path)
@@ -65,10 +67,10 @@ def read(
         title = None
     else:
         title = _needed(names, "title", columns.title, path) if columns.title else _usual(names, "title")
-    wanted = {user: "user_id", item: "item_id"} | ({time: "time"} if time else {})
-    if title:
-        wanted[title] = "title"
-    table = _load(path, wanted, text=[user, item])
+    wanted = {"user_id": user, "item_id": item} | ({"time": time} if time else {})
+    _require_different(wanted, path)
+    # Items may well be called by their titles.
+    table = _load(path, wanted | ({"title": title} if title else {}), text=["user_id", "item_id"])
     interactions = table.select(
         pl.col("user_id"),
         pl.col("item_id"),
@@ -76,6 +78,28 @@ def read(
     )
     catalogue = _items_from(table) if items is None else _read_items(items, columns)
     return finish(domain or guess_domain(path.stem), catalogue, interactions, where=path)
+
+
+def _table_in(path: Path) -> Path:
+    """The only table in a folder, such as an archive was unpacked to; `path` itself where it is none."""
+    if not path.is_dir():
+        return path
+    tables = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in _READERS and file.is_file()]
+    if len(tables) != 1:
+        names = ", ".join(file.name for file in tables[:5]) or "none"
+        raise UsageError("Which table?", f"{path} is a folder with {len(tables)} tables: {names}", "Name the file.")
+    return tables[0]
+
+
+def _require_different(columns: Mapping[str, str], path: Path) -> None:
+    for one, other in combinations(columns, 2):
+        if columns[one] == columns[other]:
+            roles = " and ".join(name.removesuffix("_id") for name in (one, other))
+            raise UsageError(
+                "One column cannot hold two things",
+                f"{path}: {roles} are both the column {columns[one]!r}",
+                "Name another with --user-column, --item-column or --time-column.",
+            )
 
 
 def seconds(column: pl.Series, path: Path) -> pl.Series:
@@ -93,6 +117,9 @@ def seconds(column: pl.Series, path: Path) -> pl.Series:
         return column.cast(pl.Datetime("us")).dt.epoch("s").alias("time")
     if not kind.is_numeric():
         raise DataError("Times are neither numbers nor dates", f"{path}: a column of {kind}")
+    if kind.is_float():
+        # What is no number is no time, as an empty cell is none.
+        column = pl.select(pl.when(column.is_finite()).then(column)).to_series()
     largest = column.cast(pl.Float64).abs().max()
     divisor = 1
     # 1e11 seconds lie past the year 5000: such numbers count milli-, micro- or nanoseconds.
@@ -146,12 +173,21 @@ def _column_names(path: Path) -> list[str]:
         raise _unreadable(path, error) from error
 
 
-def _load(path: Path, wanted: Mapping[str, str], text: list[str]) -> pl.DataFrame:
+def _load(path: Path, wanted: Mapping[str, str], text: Iterable[str]) -> pl.DataFrame:
+    """The columns of a table under other names.
+
+    Args:
+        wanted: by the new name.
+        text: of these are read as text: ids, in which an empty cell and what is no number are missing.
+    """
     try:
-        table = _scan(path, text).select(pl.col(old).alias(new) for old, new in wanted.items()).collect()
+        columns = [pl.col(old).alias(new) for new, old in wanted.items()]
+        table = _scan(path, [wanted[name] for name in text]).select(columns).collect()
+        floats = [name for name in text if table.schema[name].is_float()]
+        table = table.with_columns(pl.col(floats).fill_nan(None)).with_columns(pl.col(list(text)).cast(pl.String))
+        return table.with_columns(pl.when(pl.col(name) != "").then(pl.col(name)).alias(name) for name in text)
     except pl.exceptions.PolarsError as error:
         raise _unreadable(path, error) from error
-    return table.with_columns(pl.col(wanted[name]).cast(pl.String) for name in text)
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -191,6 +227,7 @@ def _items_from(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
+    path = _table_in(path)
     names = _column_names(path)
     # The column named for the interactions need not be here under that name; a bare "id" is the item's in this table.
     given = columns.item if columns.item in names else None
@@ -199,9 +236,9 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
     item = _needed(names, "item", given, path)
     title = _needed(names, "title", columns.title, path)
     rest = [name for name in names if name not in (item, title)]
-    table = _load(path, {name: name for name in names}, text=[item, title])
+    table = _load(path, {name: name for name in names}, text={item, title})
     metadata = [_metadata(row) for row in table.select(rest).iter_rows(named=True)] if rest else ["{}"] * table.height
-    return pl.DataFrame(
+    items = pl.DataFrame(
         {
             "item_id": table[item],
             "title": [clean_title(text or "") for text in table[title]],
@@ -209,6 +246,8 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
         },
         schema={"item_id": pl.String, "title": pl.String, "metadata": pl.String},
     )
+    check_items(items, path)
+    return items
 
 
 def _metadata(row: Mapping[str, Any]) -> str:

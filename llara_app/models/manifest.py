@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,8 @@ def find_bundle(name_or_path: str) -> Path:
             return folder
     for folder in places:
         if (unfinished := locations.training_folder(folder)).is_dir():
-            hint = f"Wait for it, or go on with it where it was interrupted: llara-app train --resume {folder}"
+            resume = f"llara-app train --resume {shlex.quote(str(folder))}"
+            hint = f"Wait for it, or go on with it where it was interrupted: {resume}"
             raise BundleError("The training of this bundle has not finished", str(unfinished), hint)
     if Path(name_or_path).is_dir():
         Manifest.read(Path(name_or_path))

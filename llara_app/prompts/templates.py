@@ -113,13 +113,18 @@ def _packaged() -> Traversable:
 
 def list_templates() -> list[PromptTemplate]:
     """All templates, the user's own in place of packaged ones of the same name."""
+    return [_load(name, file) for name, file in sorted(_files().items())]
+
+
+def _files() -> dict[str, Traversable | Path]:
+    """Where templates lie, by name; one that is broken is in the way of nobody who asks for another."""
     files: dict[str, Traversable | Path] = {
         Path(file.name).stem: file for file in _packaged().iterdir() if file.name.endswith(".toml")
     }
     own = locations.templates()
     if own.is_dir():
         files.update({file.stem: file for file in sorted(own.glob("*.toml"))})
-    return [_load(name, file) for name, file in sorted(files.items())]
+    return files
 
 
 def find_template(name: str, *, fallback: bool = False) -> PromptTemplate:
@@ -134,9 +139,9 @@ def find_template(name: str, *, fallback: bool = False) -> PromptTemplate:
         NotFoundError: there is no such template.
         UsageError: the template's file is not a template.
     """
-    templates = {template.name: template for template in list_templates()}
-    if name in templates:
-        return templates[name]
+    files = _files()
+    if name in files:
+        return _load(name, files[name])
     if name.endswith(NO_USER):
         return find_template(name.removesuffix(NO_USER), fallback=fallback).without_user()
     if name.endswith(KEYED):
@@ -147,8 +152,8 @@ def find_template(name: str, *, fallback: bool = False) -> PromptTemplate:
             raise NotFoundError(f"No template file {name!r}", "", "Give a template's name or a TOML file.")
         return _load(path.stem, path)
     if fallback:
-        return templates[FALLBACK]
-    raise NotFoundError.of("prompt template", name, templates)
+        return _load(FALLBACK, files[FALLBACK])
+    raise NotFoundError.of("prompt template", name, sorted(files))
 
 
 def plain_form(name: str) -> str:
@@ -157,15 +162,18 @@ def plain_form(name: str) -> str:
     It is `name` itself where that is the form of no other: a user's own file may be called ``mine-keyed``.
     """
     plain = name.removesuffix(NO_USER).removesuffix(KEYED)
-    known = plain.endswith(".toml") or any(template.name == plain for template in list_templates())
+    known = plain.endswith(".toml") or plain in _files()
     return plain if known else name
 
 
 def _load(name: str, file: Traversable | Path) -> PromptTemplate:
-    hint = "See the packaged templates for the form: description, separator, prompt."
+    hint = f"See {_packaged()} for the form: description, separator, prompt."
     try:
-        return PromptTemplate(name=name, **tomllib.loads(file.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        if "name" in document:
+            raise UsageError("This prompt template is wrong", f"{file}: name: a template is called as its file", hint)
+        return PromptTemplate.model_validate({"name": name, **document})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError("This prompt template is not valid TOML", f"{file}: {error}", hint) from error
     except ValidationError as error:
         first = error.errors()[0]

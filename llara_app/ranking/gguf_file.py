@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -77,7 +78,7 @@ def find_gguf(bundle: Path, quantization: str | None = None) -> Path:
     raise NotFoundError(
         f"This bundle has not been exported{asked}",
         f"{folder} holds {', '.join(path.name for path in files) or 'no GGUF file'}",
-        f"Export it first: llara-app export {bundle}{quantize}",
+        f"Export it first: llara-app export {shlex.quote(str(bundle))}{quantize}",
     )
 
 

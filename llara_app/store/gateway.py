@@ -10,6 +10,7 @@ from llara_app.catalogue import Catalogue, Item
 from llara_app.datasets.source import SourceData
 from llara_app.datasets.splits import SPLITS
 from llara_app.errors import UsageError
+from llara_app.locations import require_file_name
 from llara_app.sequences import MIN_HISTORY
 from llara_app.store import importing, users
 from llara_app.store.base import DATASET_COLUMNS, Dataset
@@ -38,11 +39,11 @@ class Store(Histories, Results):
         items still exist.
 
         Raises:
-            UsageError: if there is such a dataset already and `replace` is not set, or the name is empty.
+            UsageError: if there is such a dataset already and `replace` is not set, or files cannot be called by
+                that name.
             DataError: if the source contradicts itself.
         """
-        if not name.strip():
-            raise UsageError("A dataset needs a name")
+        require_file_name(name, "a dataset")
         if not replace and self._has(name):
             raise UsageError(f"There is a dataset named {name!r} already", "", "Pass --replace to import it anew.")
         encoded = importing.encode(source)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,19 @@ def test_real_movielens(shared_data: Path, capsys: pytest.CaptureFixture[str]) -
     assert (stats["num_users"], stats["num_items"], stats["num_interactions"]) == (943, 1682, 100_000)
     shown = results(capsys, "history", "show", "1")
     assert len(shown["history"]) == 272
+
+
+def test_an_archive_stands_for_the_table_in_it(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "shop.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.write(table, "inner/shop.csv")
+    assert results(capsys, "data", "import", "table", str(archive), "--name", "shop")["num_users"] == 10
+    told = failure(capsys, "data", "import", "recbole", str(archive), "--name", "other")
+    assert str(archive) in told, "and not where it was unpacked to"
+
+
+@pytest.mark.parametrize("name", ["../../out", "shop/eu", "shop\\eu", "..", ".hidden", "a\nb", " "])
+def test_names_that_files_cannot_have_are_refused(name: str, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no name for a dataset" in failure(capsys, "data", "import", "table", str(table), "--name", name, code=2)

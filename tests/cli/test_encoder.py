@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -157,6 +158,30 @@ def test_the_same_items_with_other_interactions_are_refused(llara: Any, store: S
     assert (code, out) == (1, "")
     assert "other interactions" in err
     assert "--replace" in err
+
+
+def test_a_dataset_that_is_too_small_says_so(llara: Any, store: Store) -> None:
+    small = source()
+    first = small.interactions.group_by("user_id", maintain_order=True).head(2)
+    store.import_dataset("short", dataclasses.replace(small, interactions=first))
+    code, out, err = llara("encoder", "train", "--dataset", "short", "--encoder", "sasrec", *QUICK)
+    assert (code, out) == (1, "")
+    assert "too small for the leave-one-out split" in err
+
+
+def test_a_small_catalogue_is_measured_with_fewer_candidates(llara: Any, store: Store) -> None:
+    store.import_dataset("few", source(num_items=24))
+    words = ("encoder", "train", "--dataset", "few", "--encoder", "sasrec", *QUICK, "--format", "json")
+    code, out, _ = llara(*words)
+    assert code == 0
+    assert 2 <= json.loads(out)["test"]["num_candidates"] < 20
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b"])
+def test_a_name_is_no_path(llara: Any, name: str) -> None:
+    code, _, err = train_one(llara, "--name", name)
+    assert code == 2
+    assert "no name for an encoder" in err
 
 
 def test_a_training_that_diverges_is_not_kept(llara: Any) -> None:

@@ -83,6 +83,15 @@ def test_evaluate_prints_the_contract(ask: Ask, bundles: tuple[Path, Path]) -> N
     assert kept["hit_ratio_at_1"] == document["hit_ratio_at_1"]
 
 
+def test_bundles_of_different_splits_are_not_compared(ask: Ask, bundles: tuple[Path, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundles[0], copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["dataset"]["protocol"] = "paper"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert "'leave-one-out' and 'paper'" in ask("evaluate", bundles[0], "--against", copy, "--redraws", 1, code=2)
+
+
 def test_evaluate_by_generation(ask: Ask, bundles: tuple[Path, Path]) -> None:
     document = ask("evaluate", bundles[0], "--protocol", "generate", "--redraws", 1, "--candidates", 5)
     assert 0 <= document["hit_ratio_at_1"]["mean"] <= document["valid_ratio"]["mean"] <= 1
@@ -251,6 +260,25 @@ def test_settings_that_mean_nothing_are_usage_errors(ask: Ask, world: World, wro
     assert "Traceback" not in ask(*words, code=2)
 
 
+def test_a_run_that_has_finished_is_not_resumed(ask: Ask, bundles: tuple[Path, Path]) -> None:
+    told = ask("train", "--resume", bundles[0], code=2)
+    assert "has finished" in told
+    assert f"llara-app evaluate {bundles[0]}" in told
+
+
+def test_commands_to_paste_are_quoted(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.finetune.finetune", interrupted)
+    how = ["--llm", str(world.llm), "--encoder", str(world.encoder), "--db", str(world.store.path)]
+    assert run(["train", "--dataset", "small", *how, "--output", str(tmp_path / "my run")]) == 130
+    told = "".join(capsys.readouterr().err.split("\n"))
+    assert f"--resume '{tmp_path / 'my run'}'" in told
+
+
 def test_resume_takes_no_other_settings(ask: Ask, tmp_path: Path) -> None:
     assert "takes no other settings" in ask("train", "--resume", tmp_path, "--epochs", 3, code=2)
     assert "takes no other settings" in ask("train", "--resume", tmp_path, "--output", tmp_path, code=2)
@@ -264,9 +292,8 @@ def test_the_folder_to_resume_is_given_once(folder: tuple[str, ...], ask: Ask, t
 
 
 def test_a_run_is_recorded(world: World, bundles: tuple[Path, Path]) -> None:
-    runs = world.store.runs()
-    assert {run["status"] for run in runs} == {"finished"}
-    assert str(bundles[0]) in {run["bundle"] for run in runs}
+    status = {run["bundle"]: run["status"] for run in world.store.runs()}
+    assert [status[str(folder)] for folder in bundles] == ["finished", "finished"]
 
 
 def test_training_an_unknown_dataset_offline_says_how_to_import(

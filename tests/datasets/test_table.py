@@ -131,6 +131,70 @@ def test_wrong_files_say_what_is_wrong(tmp_path: Path) -> None:
         table.read(good, items=write(tmp_path / "bare.csv", {"item_id": ["9"]}))
 
 
+def test_items_may_be_called_by_their_titles(tmp_path: Path) -> None:
+    path = write(tmp_path / "plays.csv", {"user": ["a", "b"], "artist": ["Björk", "Can"], "timestamp": [1, 2]})
+    source = table.read(path, columns=Columns(item="artist"))
+    assert source.items.select("item_id", "title").rows() == [("Björk", "Björk"), ("Can", "Can")]
+    items = write(tmp_path / "items.csv", {"artist": ["Björk", "Can"], "year": [1993, 1969]})
+    assert table.read(path, items=items, columns=Columns(item="artist")).items.height == 2
+
+
+@pytest.mark.parametrize(
+    "columns", [Columns(user="timestamp"), Columns(time="user_id"), Columns(user="item_id", item="item_id")]
+)
+def test_one_column_is_not_two_things(tmp_path: Path, columns: Columns) -> None:
+    with pytest.raises(UsageError, match="cannot hold two things"):
+        table.read(write(tmp_path / "t.csv", ROWS), columns=columns)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("timestamp", float("nan"), "without a time.*row 2"),
+        ("timestamp", float("inf"), "without a time.*row 2"),
+        ("user_id", "", "without a user id.*row 2"),
+        ("item_id", "", "without an item id.*row 2"),
+    ],
+)
+def test_what_is_missing_is_not_a_value(tmp_path: Path, kind: str, column: str, value: object, message: str) -> None:
+    columns = {**ROWS, column: [ROWS[column][0], value, *ROWS[column][2:]]}
+    if column == "timestamp":
+        columns[column] = [float(time) for time in columns[column]]
+    path = write(tmp_path / f"t.{kind}", columns)
+    if kind == "csv":
+        # As other programs write it; polars leaves an empty cell unquoted.
+        path.write_text(path.read_text().replace(",,", ',"",').replace("\n,", '\n"",'))
+    with pytest.raises(DataError, match=message):
+        table.read(path)
+
+
+def test_ids_that_are_no_numbers_are_missing(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", {**ROWS, "user_id": [1.0, float("nan"), 1.0, 2.0, 2.0]})
+    with pytest.raises(DataError, match=r"without a user id.*row 2"):
+        table.read(path)
+
+
+def test_a_cell_with_a_list_is_no_id(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        table.read(write(tmp_path / "t.parquet", {**ROWS, "item_id": [["10"], ["9"], ["9"], ["10"], ["10"]]}))
+
+
+def test_a_folder_stands_for_its_only_table(tmp_path: Path) -> None:
+    write(tmp_path / "t.csv", ROWS)
+    (tmp_path / "readme.txt").write_text("about")
+    assert table.read(tmp_path).interactions.height == 5
+    write(tmp_path / "u.csv", ROWS)
+    with pytest.raises(UsageError, match=r"2 tables: t\.csv, u\.csv"):
+        table.read(tmp_path)
+
+
+def test_the_table_of_items_is_blamed_for_its_own_faults(tmp_path: Path) -> None:
+    items = write(tmp_path / "items.csv", {"item_id": ["9", "10", "9"], "title": ["A", "B", "C"]})
+    with pytest.raises(DataError, match=r"items\.csv"):
+        table.read(write(tmp_path / "t.csv", ROWS), items=items)
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
 def test_cut_and_empty_files(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / f"t.{kind}", ROWS)

@@ -304,9 +304,11 @@ def test_too_little_space_is_said_before_the_work(
     make_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(LlaraError, match="not enough space"):
+    with pytest.raises(LlaraError, match="not enough space") as error:
         export_bundle(make_bundle("llama"), ExportOptions(), to=tmp_path / "to")
-    assert not (tmp_path / "to" / "merged").exists()
+    assert error.value.message.startswith(f"{tmp_path / 'to'}: about ")
+    assert "1.0 kB are free" in error.value.message
+    assert not (tmp_path / "to").exists()
 
 
 def test_a_disk_that_fills_up_leaves_what_was_whole(

@@ -135,6 +135,15 @@ class TestTemplates:
         text = build_prompt(find_template("book"), ITEMS[:2], ITEMS[2:4]).text(PromptMode.TEXT)
         assert text == "Read: Film 0 | Film 1 Choose: Film 2 | Film 3 >"
 
+    def test_a_broken_one_is_in_the_way_of_nobody_else(self, llara_home: object) -> None:
+        from llara_app import locations
+
+        locations.templates().mkdir(parents=True)
+        (locations.templates() / "broken.toml").write_text("prompt = '{history} {foo}'")
+        assert find_template("movie-keyed").has_user
+        with pytest.raises(UsageError, match="foo"):
+            find_template("broken")
+
     def test_an_unknown_name_is_told_with_near_ones(self) -> None:
         with pytest.raises(NotFoundError) as error:
             find_template("movies")
@@ -150,6 +159,7 @@ class TestTemplates:
             ("prompt = '{history} {candidates}'\nextra = 1", "extra"),
             ("not toml", "TOML"),
             ("prompt = 3", "prompt"),
+            ("name = 'x'\nprompt = '{history} {candidates}'", "as its file"),
         ],
     )
     def test_a_wrong_template_is_refused_by_name(self, tmp_path: object, content: str, complaint: str) -> None:

@@ -30,7 +30,6 @@ from train.curriculum import SCHEDULES, Curriculum
 from train.experiments import parts
 from train.experiments.chat import ChatModel
 from train.experiments.designs import Study, encoder_choice, morec_choice, rq1
-from train.experiments.leakage import checked_splits, require_not_trained_on
 from train.experiments.parts import Finetuning, LLMChoice, RandomEncoder, TrainedEncoder, TrainedMoRec
 from train.experiments.plan import Data
 from train.experiments.plots import CURVE_POINTS, Curve
@@ -38,6 +37,7 @@ from train.experiments.report import open_folder, write_report
 from train.experiments.report_content import Made, Picture, Report, Table
 from train.experiments.report_markdown import markdown
 from train.experiments.report_page import page
+from train.leakage import checked_splits, require_not_trained_on
 
 
 @pytest.fixture(scope="module")

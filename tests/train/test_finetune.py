@@ -426,6 +426,13 @@ def test_a_full_disk_leaves_nothing_half_written(
         run(world, output)
     assert not output.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["bundle.training"], "no scratch folder stays behind"
+    monkeypatch.undo()
+    monkeypatch.setenv("LLARA_HOME", str(tmp_path / "home"))
+    reports: list[StepReport] = []
+    finetune(world.store, world.spec(), output, device="cpu", progress=reports.append)
+    assert reports == [], "what was learned is kept"
+    run(world, tmp_path / "whole")
+    assert torch.equal(*(tensors(folder)["items.safetensors:items"] for folder in (output, tmp_path / "whole")))
 
 
 def test_ctrl_c_keeps_a_checkpoint(world: World, tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from llara_app.store import Store
 from train.encoders import EpochReport
 from train.evaluation import evaluation_prompts
 from train.experiments.kept import Kept, measured_once
-from train.experiments.leakage import checked_splits
 from train.experiments.plan import Answers, Data, Design, Part, Question, Subject, System, TrainingCost
+from train.leakage import checked_splits
 
 
 class Display(Protocol):

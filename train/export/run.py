@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from rich.filesize import decimal
 
 from llara_app.errors import LlaraError, UsageError
 from llara_app.files import whole_folder
@@ -116,10 +117,11 @@ class _Export:
             # Refuse before the work begins what would be refused at its end.
             require_convertible(read_config(self.source.base.folder), self.source.base.folder)
             read_vocabulary(self.source.tokenizer_folder, self.source.manifest.llm.vocabulary_size)
-        self.target.carry(self.source)
+        self.target.require_for(self.source)
         self.record = ExportRecord.read(self.target.folder, self.source.model_hash)
         self.target.remove_leftovers()
         self._require_space()
+        self.target.carry(self.source)
         self._merge()
         self._items()
         if self.options.gguf:
@@ -336,11 +338,14 @@ class _Export:
         if missing:
             # One scratch file at a time: single precision to compare, half precision to quantize from.
             needed += (baked_weights if self.options.bake else weights) * (4 if self.options.verify else 2)
-        free = shutil.disk_usage(self.target.folder).free
+        folder = self.target.folder.resolve()
+        if not folder.exists():
+            needed += sum(path.stat().st_size for path in _files(self.source.bundle))
+        free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
         if needed * MARGIN > free:
             raise LlaraError(
                 "There is not enough space for this export",
-                f"{self.target}: about {needed * MARGIN / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free",
+                f"{folder}: about {decimal(round(needed * MARGIN))} are needed, {decimal(free)} are free",
                 "Free some space, export --to another disk, or ask for fewer --quantize types.",
             )
 

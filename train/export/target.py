@@ -62,19 +62,28 @@ class Target:
         )
         return alone_or_not(lock_on("export", self.folder), refusal)
 
-    def carry(self, source: Source) -> None:
-        """Copy the bundle here, unless it lies here.
+    def is_home_of(self, source: Source) -> bool:
+        """Whether the bundle lies here itself."""
+        return self.folder.resolve() == source.bundle.resolve()
+
+    def require_for(self, source: Source) -> None:
+        """Refuse a folder that is not this bundle's.
 
         Raises:
-            UsageError: the folder holds something else.
+            UsageError: it holds something else.
         """
-        if self.folder.resolve() == source.bundle.resolve():
+        if self.is_home_of(source):
             return
         if (self.folder / MANIFEST_FILE).is_file():
             if model_hash(Manifest.read(self.folder)) != source.model_hash:
                 raise UsageError("Another bundle lies there", str(self.folder), "Give another --to, or remove it.")
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise UsageError("This folder holds something else", str(self.folder), "Give an empty or new --to.")
+
+    def carry(self, source: Source) -> None:
+        """Copy the bundle here, unless it lies here."""
+        if self.is_home_of(source):
+            return
         # The manifest goes first: it says whose unfinished copy this is.
         manifest = {MANIFEST_FILE: file_sha256(source.bundle / MANIFEST_FILE)}
         for name, digest in {**manifest, **source.manifest.files}.items():
