@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,9 +15,10 @@ from llara_app.step_report import StepReport
 ACCENT, BEHAVIOUR, GREY = "#cf6a4c", "#1d9a8d", "#8f877d"
 
 
-def title(text: str) -> str:
-    """A title for Plotly, which reads a little HTML."""
-    return escape(prompt_title(text, 70))
+def label(text: str) -> str:
+    """A name beside a line of a picture, in lines so short that a phone has room for both. Plotly reads some HTML."""
+    lines = wrap(prompt_title(text, 120), 34, max_lines=2, placeholder=" …")
+    return "<br>".join(escape(line) for line in lines)
 
 
 def figure(height: int, **layout: object) -> go.Figure:

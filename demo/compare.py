@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +9,8 @@ import gradio as gr
 
 from demo import markup
 from demo.asking import Compared, compare
-from demo.explore import MODEL, MODES, QUICK, Explore, bundle_choices
-from demo.failures import on_page
+from demo.explore import MODEL, MODES, QUICK, Explore, Question, bundle_choices, question_of
+from demo.failures import in_place, on_page
 from demo.visit import Visit
 from demo.workbench import Workbench
 from llara_app.errors import UsageError
@@ -52,6 +51,19 @@ def columns(compared: Compared) -> str:
     return f'<div class="side-by-side">{"".join(cards)}</div>'
 
 
+def heading(visit: Visit) -> str:
+    """Whose history is compared."""
+    whose = f"of user {visit.user}" if visit.user else "of your own"
+    count = len(visit.history)
+    text = f"The history {whose}: {count} items" if count else "The history is empty: add items under Explore."
+    return markup.heading("Side by side", text)
+
+
+def basis_of(workbench: Workbench, visit: Visit) -> Question:
+    """What a comparison is of; modes and engines are chosen for it."""
+    return question_of(workbench, replace(visit, mode=PromptMode.HYBRID, engine=""))
+
+
 def build(workbench: Workbench, explore: Explore) -> None:
     with gr.Tab("Compare") as tab:
         with gr.Column(elem_classes=["llara-card"]):
@@ -64,36 +76,37 @@ def build(workbench: Workbench, explore: Explore) -> None:
             go = gr.Button("Compare", variant="primary", elem_id="compare-go")
         table = gr.HTML("", elem_id="compare-table", elem_classes=["llara"], apply_default_css=False)
         result = gr.HTML("", elem_id="compare-result", elem_classes=["llara"], apply_default_css=False)
+        # What the results on the page are of; None where there are none.
+        compared = gr.State(None)
 
     @on_page
-    def look(visit: Visit, chosen: list[str]) -> list[Any]:
+    def look(visit: Visit, chosen: list[str], before: Question | None) -> list[Any]:
         if not visit.bundle:
-            return [markup.empty("There is no trained model yet.", "", "llara-app quickstart"), *[gr.skip()] * 2]
+            return [markup.empty("There is no trained model yet.", "", "llara-app quickstart"), *[gr.skip()] * 5]
         choice = workbench.bundle(visit.bundle)
         same = bundle_choices(workbench, choice.dataset)
         kept = [name for name in chosen if name in same] or [choice.name]
         offered = list(dict.fromkeys(engine for name in same for engine in workbench.bundle(name).engines))
-        items = workbench.items(visit.history, visit.bundle)
-        whose = f"of user {visit.user}" if visit.user else "of your own"
-        text = (
-            f"The history {whose}: {len(items)} items" if items else "The history is empty: add items under Explore."
-        )
+        stays = before is None or before == basis_of(workbench, visit)
         return [
-            markup.heading("Side by side", text),
+            heading(visit),
             gr.CheckboxGroup(choices=same, value=kept),
             gr.CheckboxGroup(
                 choices=offered, value=[visit.engine or workbench.engine_of(choice)], visible=len(offered) > 1
             ),
+            *([gr.skip()] * 3 if stays else ["", "", None]),
         ]
 
-    @on_page
-    def run(visit: Visit, chosen_modes: list[str], chosen: list[str], chosen_engines: list[str]) -> Sequence[str]:
+    @in_place(lambda message, *_: [gr.skip(), markup.empty(message), "", None])
+    def run(visit: Visit, chosen_modes: list[str], chosen: list[str], chosen_engines: list[str]) -> list[Any]:
         if not chosen_modes or not chosen:
             raise UsageError("There is nothing to compare", "", "Choose at least one mode and one model.")
-        compared = compare(
+        found = compare(
             workbench, replace(visit, engine=""), [PromptMode(mode) for mode in chosen_modes], chosen, chosen_engines
         )
-        return summary_table(compared), columns(compared)
+        # With the heading: the visitor may have gone on to another history meanwhile.
+        return [heading(visit), summary_table(found), columns(found), basis_of(workbench, visit)]
 
-    tab.select(look, [explore.visit, bundles], [about, bundles, engines], **QUICK)
-    go.click(run, [explore.visit, modes, bundles, engines], [table, result], api_visibility="private", **MODEL)
+    results = [table, result, compared]
+    tab.select(look, [explore.visit, bundles, compared], [about, bundles, engines, *results], **QUICK)
+    go.click(run, [explore.visit, modes, bundles, engines], [about, *results], api_visibility="private", **MODEL)

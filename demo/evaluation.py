@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 
 from demo import charts, markup
 from demo.explore import QUICK
-from demo.failures import on_page
-from demo.results import Measured, measured
+from demo.failures import in_place, on_page
+from demo.results import PAPER_PROTOCOL, Asked, Measured, measured
 from demo.workbench import Workbench
 from llara_app import locations
 from llara_app.errors import DataError, NotFoundError
@@ -22,16 +22,49 @@ from llara_app.paper import PAPER_ROWS, RQ1, paper_interval
 from llara_app.reports import Report, list_reports
 
 CAUTION = (
+    "In the picture: test rows, each with 20 candidates, the true one among 19 that were drawn. "
     "Filled dots are measured here: means over redraws of the candidates, with 95 % bootstrap intervals over users. "
     "Open diamonds are the paper’s: it gives no intervals; the thin ones are binomial, from its number of test rows. "
     "Where intervals overlap, neither system has been shown to be better."
 )
 
 
-def measured_table(rows: Sequence[Measured]) -> str:
+def side_by_side(rows: Sequence[Measured]) -> tuple[list[Measured], list[Measured]]:
+    """What may be compared, and drawn in one picture, and what may not: on other rows or among other candidates.
+
+    Of several ways to split a dataset it is the paper's whose rows are compared, or else the one that comes first.
+    """
+    alike = [row for row in rows if row.asked.as_in_paper]
+    protocols = [row.asked.protocol for row in alike]
+    chosen = PAPER_PROTOCOL if PAPER_PROTOCOL in protocols else next(iter(protocols), "")
+    alike = [row for row in alike if row.asked.protocol == chosen]
+    return alike, [row for row in rows if row not in alike]
+
+
+def asked_text(asked: Asked) -> str:
+    """Which rows were asked, and to choose out of what."""
+    split = f" ({asked.protocol})" if asked.protocol not in ("", PAPER_PROTOCOL) else ""
+    rows = f"{asked.split} rows{split}" if asked.split else "of rows that are not known"
+    what = "proposed of all items" if asked.whole_catalogue else "candidates"
+    return f"{rows} · {asked.num_candidates or 'an unknown number of'} {what}"
+
+
+def measured_tables(rows: Sequence[Measured]) -> str:
+    """What may be compared, and below it what may not, which says how it was asked."""
+    alike, others = side_by_side(rows)
+    tables = []
+    if alike:
+        tables.append(measured_table(f"Measured here: {asked_text(alike[0].asked)}", alike))
+    if others:
+        tables.append(measured_table("Measured otherwise, and not in the picture", others, with_asked=True))
+    return "".join(tables)
+
+
+def measured_table(caption: str, rows: Sequence[Measured], *, with_asked: bool = False) -> str:
     cells = [
         [
             markup.title(row.system),
+            *([escape(asked_text(row.asked))] if with_asked else []),
             f"{row.n:,} × {row.redraws}",
             *(
                 f"{m[0]:.3f} <span class='quiet'>[{m[1]:.3f}, {m[2]:.3f}]</span>"
@@ -42,7 +75,8 @@ def measured_table(rows: Sequence[Measured]) -> str:
         ]
         for row in rows
     ]
-    return markup.table("Measured here", ["system", "rows × redraws", *METRICS.values()], cells)
+    head = ["system", *(["asked"] if with_asked else []), "rows × redraws", *METRICS.values()]
+    return markup.table(caption, head, cells, words=(1,) if with_asked else ())
 
 
 def paper_table() -> str:
@@ -61,17 +95,18 @@ def paper_table() -> str:
 
 
 def intervals(dataset: str, rows: Sequence[Measured]) -> go.Figure:
-    """HR@1 of every system on one dataset, with intervals, the paper's among them where it has the dataset."""
+    """HR@1 of systems that may be compared, with intervals, and the paper's where it has their rows."""
     points: list[tuple[str, float, float, float, bool]] = [
-        (charts.title(row.system), *row.metrics["hit_ratio_at_1"], True) for row in rows
+        (charts.label(row.system), *row.metrics["hit_ratio_at_1"], True) for row in rows
     ]
+    of_paper = all(row.asked.protocol == PAPER_PROTOCOL for row in rows)
     for system, figures in RQ1.items():
-        if dataset in figures:
+        if of_paper and dataset in figures:
             mean = figures[dataset][1]
             low, high = paper_interval(mean, PAPER_ROWS[dataset])
             points.append((f"paper: {system}", mean, low, high, False))
     points.sort(key=lambda point: point[1])
-    made = charts.figure(110 + 30 * len(points), hovermode="closest")
+    made = charts.figure(110 + 34 * len(points), hovermode="closest")
     for ours, name, colour, symbol in (
         (True, "measured here", charts.ACCENT, "circle"),
         (False, "paper", charts.GREY, "diamond-open"),
@@ -151,7 +186,7 @@ def build(workbench: Workbench) -> None:
         name = name if name in datasets else datasets[0]
         rows = [each for each in found if each.dataset == name]
         text = (
-            measured_table(rows)
+            measured_tables(rows)
             if rows
             else markup.empty(
                 f"Nothing has been evaluated on {name} here.",
@@ -159,9 +194,14 @@ def build(workbench: Workbench) -> None:
                 "llara-app evaluate BUNDLE",
             )
         )
-        drawn = bool(rows) or name in PAPER_ROWS
-        picture = gr.Plot(intervals(name, rows), visible=True) if drawn else gr.Plot(visible=False)
+        alike, _ = side_by_side(rows)
+        drawn = bool(alike) or name in PAPER_ROWS
+        picture = gr.Plot(intervals(name, alike), visible=True) if drawn else gr.Plot(visible=False)
         return [gr.Dropdown(choices=datasets, value=name), text, picture]
+
+    @in_place(lambda message, *_: markup.empty(message))
+    def show_report(name: str) -> str:
+        return report_page(name)
 
     @on_page
     def show_reports(name: str | None) -> list[Any]:
@@ -174,9 +214,9 @@ def build(workbench: Workbench) -> None:
             )
             return [gr.Dropdown(choices=[], value=None, visible=False), said]
         name = name if name in [value for _, value in choices] else choices[0][1]
-        return [gr.Dropdown(choices=choices, value=name, visible=True), report_page(name)]
+        return [gr.Dropdown(choices=choices, value=name, visible=True), show_report(name)]
 
     tab.select(show_reports, report, [report, page], **QUICK)
-    report.input(on_page(report_page), report, page, **QUICK)
+    report.input(show_report, report, page, trigger_mode="always_last", **QUICK)
     tab.select(show, dataset, [dataset, table, plot], **QUICK)
-    dataset.input(show, dataset, [dataset, table, plot], **QUICK)
+    dataset.input(show, dataset, [dataset, table, plot], trigger_mode="always_last", **QUICK)

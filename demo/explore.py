@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,23 @@ import gradio as gr
 
 from demo import asking, markup
 from demo.examples import Example, examples_of
-from demo.failures import on_page
-from demo.visit import Visit
+from demo.failures import in_place, on_page
+from demo.visit import DEFAULT_CANDIDATES, Visit
 from demo.workbench import Workbench
-from llara_app.errors import LlaraError
+from llara_app.errors import LlaraError, NotFoundError
 from llara_app.prompts import PromptMode
 
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 """Everything that asks a model stands in one queue: a model does one thing at a time."""
 
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""For handlers that only look something up."""
+QUICK: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+"""For handlers that only look something up. They pass through the queue, where none of them waits for another: the
+page shows no error of an event that does not."""
+
+FEWEST_CANDIDATES, MOST_CANDIDATES = 5, 100
+
+Question = tuple[Visit, str]
+"""What results on the page are of: a visit, and when the model that goes by that name was trained."""
 
 MODES = [
     ("Title + behaviour token", "hybrid"),
@@ -96,6 +101,10 @@ def remembered_visit(workbench: Workbench, kept: object) -> Visit:
     return first_visit(workbench)
 
 
+def question_of(workbench: Workbench, visit: Visit) -> Question:
+    return replace(visit, past=()), workbench.bundle(visit.bundle).manifest.created
+
+
 def history_markup(workbench: Workbench, visit: Visit) -> str:
     choice = workbench.bundle(visit.bundle)
     items = workbench.items(visit.history, visit.bundle)
@@ -111,6 +120,8 @@ def build(workbench: Workbench, demo: gr.Blocks) -> Explore:
     with gr.Tab("Explore") as tab:
         kept = gr.BrowserState(None, storage_key="llara-visit", secret="llara-visit-store")
         visit = gr.State(Visit())
+        # What the predictions and their explanation on the page are of, and which visit has none because they failed.
+        answered, explained, failed = gr.State(None), gr.State(None), gr.State(None)
         with gr.Row(elem_classes=["llara-columns"]):
             with gr.Column(scale=5, min_width=320):
                 with gr.Column(elem_classes=["llara-card"]):
@@ -136,7 +147,12 @@ def build(workbench: Workbench, demo: gr.Blocks) -> Explore:
                 with gr.Column(elem_classes=["llara-card"]):
                     mode = gr.Radio(MODES, label="The model sees items as", elem_id="mode", value="hybrid")
                     num_candidates = gr.Slider(
-                        5, 100, value=20, step=5, label="Candidates that the encoder proposes", elem_id="candidates"
+                        FEWEST_CANDIDATES,
+                        MOST_CANDIDATES,
+                        value=DEFAULT_CANDIDATES,
+                        step=5,
+                        label="Candidates that the encoder proposes",
+                        elem_id="candidates",
                     )
                 with gr.Column(elem_classes=["llara-card"]):
                     predictions = html("predictions")
@@ -158,26 +174,38 @@ def build(workbench: Workbench, demo: gr.Blocks) -> Explore:
             gr.Slider(value=now.num_candidates),
         ]
 
-    @on_page
-    def start(stored: object) -> list[Any]:
-        now = remembered_visit(workbench, stored)
-        if not now.bundle:
-            return [now, *[gr.skip()] * (len(settings) + 3)]
+    def show_visit(now: Visit) -> list[Any]:
         chips = markup.chips([(e.key, e.label) for e in examples_of(workbench, now.bundle)])
         return [now, *show_settings(now), users_markup(workbench, now, ""), chips, history_markup(workbench, now)]
 
     @on_page
+    def start(stored: object) -> list[Any]:
+        now = remembered_visit(workbench, stored)
+        return show_visit(now) if now.bundle else [now, *[gr.skip()] * (len(settings) + 3)]
+
+    @on_page
     def choose_dataset(name: str, now: Visit) -> list[Any]:
-        return choose_bundle(bundle_choices(workbench, name)[0], now)
+        if now.bundle and name == workbench.bundle(now.bundle).dataset:
+            return [gr.skip()] * len(chosen)
+        bundles = bundle_choices(workbench, name)
+        if not bundles:
+            raise NotFoundError.of("dataset", name, dataset_choices(workbench))
+        return choose_bundle(bundles[0], now)
 
     @on_page
     def choose_bundle(name: str, now: Visit) -> list[Any]:
+        if name == now.bundle:
+            return [gr.skip()] * len(chosen)
         choice = workbench.bundle(name)
         same = choice.dataset == workbench.bundle(now.bundle).dataset
         # The history stays where the other model knows the same items.
         then = replace(now, bundle=choice.name, engine="") if same else first_visit(workbench, choice.name)
-        chips = markup.chips([(e.key, e.label) for e in examples_of(workbench, then.bundle)])
-        return [then, *show_settings(then), users_markup(workbench, then, ""), chips, history_markup(workbench, then)]
+        # What was found among other users and titles goes: another dataset has other items under the same ids.
+        return [*show_visit(then), "", "", ""]
+
+    @on_page
+    def show_settings_again(now: Visit) -> list[Any]:
+        return show_settings(now)
 
     @on_page
     def search_users(query: str, now: Visit) -> str:
@@ -206,48 +234,91 @@ def build(workbench: Workbench, demo: gr.Blocks) -> Explore:
         return replace(now, mode=PromptMode(value))
 
     @on_page
-    def set_candidates(value: float, now: Visit) -> Visit:
-        return replace(now, num_candidates=int(value))
+    def set_candidates(value: object, now: Visit) -> list[Any]:
+        if not isinstance(value, int | float) or value < FEWEST_CANDIDATES:
+            # A number that is still being typed. Where it is left like that, the field corrects itself.
+            return [gr.skip(), gr.skip()]
+        wanted = min(int(value), MOST_CANDIDATES)
+        return [
+            gr.skip() if wanted == now.num_candidates else replace(now, num_candidates=wanted),
+            gr.skip() if wanted == value else gr.Slider(value=wanted),
+        ]
 
     @on_page
     def set_engine(value: str, now: Visit) -> Visit:
         return replace(now, engine=value)
 
-    @on_page
-    def predict(now: Visit) -> Sequence[Any]:
+    def nothing_predicted(message: str, now: Visit, before: Question | None) -> list[Any]:
+        # A browser does not remember what failed.
+        return [markup.empty(message), "", gr.skip(), None, replace(now, past=())]
+
+    @in_place(nothing_predicted)
+    def predict(now: Visit, before: Question | None) -> list[Any]:
         if not now.history:
             text = "Nothing to predict from yet."
-            return markup.empty(text, "Add at least one item to the history."), "", now.as_document()
+            return [markup.empty(text, "Add at least one item to the history."), "", now.as_document(), None, None]
+        question = question_of(workbench, now)
+        if question == before:
+            return [gr.skip()] * len(predicted)
         answer = asking.recommend(workbench, now)
         shown = markup.predictions(answer.recommendation, answer.next_item, added=answer.added)
-        return shown, markup.prompt(answer.recommendation), now.as_document()
+        return [shown, markup.prompt(answer.recommendation), now.as_document(), question, None]
 
     @on_page
-    def explain(now: Visit) -> str:
-        return markup.why(asking.why(workbench, now)) if now.history else ""
+    def predict_once(now: Visit, before: Question | None, without: Visit | None) -> list[Any]:
+        return [gr.skip()] * len(predicted) if without == replace(now, past=()) else predict(now, before)
 
-    @on_page
+    @in_place(lambda message, *_: [markup.empty(message), None])
+    def explain(now: Visit, question: Question | None, before: Question | None) -> list[Any]:
+        if question is None:
+            return ["", None]
+        # Where the visitor has gone on, newer predictions bring their own explanation.
+        if question == before or question != question_of(workbench, now):
+            return [gr.skip()] * 2
+        return [markup.why(asking.why(workbench, now)), question]
+
+    @in_place(lambda message, *_: markup.empty(message))
     def explain_one(now: Visit, event: gr.EventData) -> str:
         return markup.why(asking.why(workbench, now, str(event.key)))
 
     opened = [visit, *settings, users, examples, history]
-    events = [
+    chosen = [*opened, user_query, title_query, titles]
+    predicted = [predictions, prompt, kept, answered, failed]
+    # Of what is chosen while an event is under way, the last is what counts.
+    latest: dict[str, Any] = {"trigger_mode": "always_last"}
+    # Changes are also what the page makes itself, so they may change nothing of the visit. But the `input` of a
+    # dropdown comes twice from a pointer, and from one that is only left; the `release` of a slider never from keys.
+    choices = [
+        dataset.change(choose_dataset, [dataset, visit], chosen, **latest, **QUICK),
+        bundle.change(choose_bundle, [bundle, visit], chosen, **latest, **QUICK),
+    ]
+    for choice in choices:
+        choice.failure(show_settings_again, visit, settings, **QUICK)
+    changes = [
+        *choices,
+        # Unprocessed: Gradio fails on every number that is out of range while it is typed.
+        num_candidates.change(
+            set_candidates, [num_candidates, visit], [visit, num_candidates], preprocess=False, **latest, **QUICK
+        ),
+    ]
+    acts = [
         demo.load(start, kept, opened, **QUICK),
-        dataset.input(choose_dataset, [dataset, visit], opened, **QUICK),
-        bundle.input(choose_bundle, [bundle, visit], opened, **QUICK),
-        mode.input(set_mode, [mode, visit], visit, **QUICK),
-        num_candidates.release(set_candidates, [num_candidates, visit], visit, **QUICK),
-        engine.input(set_engine, [engine, visit], visit, **QUICK),
+        mode.input(set_mode, [mode, visit], visit, **latest, **QUICK),
+        engine.input(set_engine, [engine, visit], visit, **latest, **QUICK),
         *(
             place.act(act, [visit, user_query], [visit, history, users], **QUICK)
             for place in (users, examples, history, titles)
         ),
     ]
     # Gradio's `input` event of a text box hears keys alone, neither a paste nor a deletion.
-    user_query.change(search_users, [user_query, visit], users, trigger_mode="always_last", **QUICK)
-    title_query.change(search_titles, [title_query, visit], titles, trigger_mode="always_last", **QUICK)
-    asked: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", **MODEL}
-    for event in events:
-        event.success(predict, visit, [predictions, prompt, kept], **asked).success(explain, visit, why, **asked)
-    predictions.act(explain_one, visit, why, trigger_mode="always_last", **asked)
+    user_query.change(search_users, [user_query, visit], users, **latest, **QUICK)
+    title_query.change(search_titles, [title_query, visit], titles, **latest, **QUICK)
+    asked: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", **latest, **MODEL}
+    predicting = [
+        *(done.success(predict, [visit, answered], predicted, **asked) for done in acts),
+        *(change.success(predict_once, [visit, answered, failed], predicted, **asked) for change in changes),
+    ]
+    for prediction in predicting:
+        prediction.success(explain, [visit, answered, explained], [why, explained], **asked)
+    predictions.act(explain_one, visit, why, **asked)
     return Explore(tab, visit)

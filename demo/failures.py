@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from functools import wraps
 from html import escape
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import gradio as gr
 
@@ -38,6 +38,30 @@ def in_api(handler: Callable[P, R]) -> Callable[P, R]:
     return _guarded(handler, str)
 
 
+def in_place(instead: Callable[Concatenate[str, P], R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a page's handler fail where its results would stand: the message is shown there too, `instead` of them.
+
+    An event that fails leaves on the page what it should have changed: results of something else would stay.
+
+    Args:
+        instead: makes what is shown of the message and the handler's arguments.
+    """
+
+    def decorate(handler: Callable[P, R]) -> Callable[P, R]:
+        @wraps(handler)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return handler(*args, **kwargs)
+            except Exception as error:
+                title, message = _told(error, handler)
+                gr.Warning(escape(message), title=title)
+                return instead(message, *args, **kwargs)
+
+        return guarded
+
+    return decorate
+
+
 def _guarded(handler: Callable[P, R], rendered: Callable[[str], str]) -> Callable[P, R]:
     @wraps(handler)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -45,12 +69,18 @@ def _guarded(handler: Callable[P, R], rendered: Callable[[str], str]) -> Callabl
             return handler(*args, **kwargs)
         except gr.Error:
             raise
-        except LlaraError as error:
-            log.info("%s", error)
-            # Gradio renders a message as HTML.
-            raise gr.Error(rendered(public_text(error)), title="Not possible", print_exception=False) from error
         except Exception as error:
-            log.exception("unexpected failure in %s", getattr(handler, "__name__", "a handler"))
-            raise gr.Error(UNEXPECTED, title="Error", print_exception=False) from error
+            title, message = _told(error, handler)
+            # Gradio renders a message as HTML.
+            raise gr.Error(rendered(message), title=title, print_exception=False) from error
 
     return guarded
+
+
+def _told(error: Exception, handler: Callable[..., object]) -> tuple[str, str]:
+    """A title and what went wrong, for the visitor; the rest goes to the server's log."""
+    if isinstance(error, LlaraError):
+        log.info("%s", error)
+        return "Not possible", public_text(error)
+    log.exception("unexpected failure in %s", getattr(handler, "__name__", "a handler"))
+    return "Error", UNEXPECTED

@@ -379,9 +379,9 @@ function readCrowd() {
 }
 
 function show() {
-  if (!props.marks) return;
+  frame.hidden = !props.marks;
+  if (frame.hidden) return;
   marks = JSON.parse(props.marks);
-  frame.hidden = false;
   describe();
   changed();
 }

@@ -9,7 +9,7 @@ import gradio as gr
 
 from demo import asking, map_data, markup
 from demo.explore import MODEL, Explore
-from demo.failures import on_page
+from demo.failures import in_place
 from demo.visit import Visit
 from demo.workbench import Workbench
 from llara_app.item_map import Space
@@ -64,7 +64,13 @@ def build(workbench: Workbench, explore: Explore) -> None:
         # It stands inside the tab: between tabs, a state would take the place of one.
         drawn = gr.State(("", "", ""))
 
-    @on_page
+    @in_place(
+        lambda message, *_: [
+            gr.HTML(crowd="", marks=""),
+            markup.heading("Where items lie") + markup.empty(message),
+            ("", "", ""),
+        ]
+    )
     def show(visit: Visit, chosen: str, before: tuple[str, str, str]) -> list[Any]:
         if not visit.bundle:
             return [gr.skip(), markup.empty("There is no trained model yet.", "", "llara-app quickstart"), gr.skip()]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gradio as gr
 
 from demo import markup
+from demo.explore import QUICK
+from demo.failures import on_page
 from demo.workbench import Workbench
 
 MARK = (
@@ -33,6 +35,7 @@ def no_bundle(workbench: Workbench, demo: gr.Blocks) -> None:
     """Says on load what to do where no bundle is, and why bundles cannot be used."""
     place = gr.HTML("", elem_id="no-bundle", elem_classes=["llara"], apply_default_css=False, visible=False)
 
+    @on_page
     def look() -> gr.HTML:
         text = "".join(
             markup.empty(f"The model {name!r} cannot be used: {error.title}.", error.hint)
@@ -49,4 +52,4 @@ def no_bundle(workbench: Workbench, demo: gr.Blocks) -> None:
             )
         return gr.HTML(text, visible=bool(text))
 
-    demo.load(look, None, place, queue=False, show_progress="hidden", api_visibility="private")
+    demo.load(look, None, place, **QUICK)

@@ -14,12 +14,14 @@ STUB_WRITER = "create_or_modify_pyi"
 
 
 def prepare_gradio() -> None:
-    """No analytics, and no type stubs written while a person waits for a page.
+    """No analytics, no statistics, and no type stubs written while a person waits for a page.
 
     Gradio reads the source of each of its components when it is imported, to write ``.pyi`` files for editors beside
     them. That is more than half of its import time, and changes an installation that may be shared or read-only.
+    After each event it makes statistics of all of them anew, tens of milliseconds that nobody reads here.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     if COMPONENT_META not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 

@@ -10,6 +10,7 @@ from demo import charts, markup
 from demo.explore import QUICK
 from demo.failures import on_page
 from demo.workbench import Workbench
+from llara_app.errors import NotFoundError
 from llara_app.jobs import JobStatus
 from llara_app.models.manifest import LOG_FILE
 from llara_app.training_runs import TrainingRun, list_runs
@@ -102,10 +103,18 @@ def build(workbench: Workbench, demo: gr.Blocks) -> None:
 
     @on_page
     def choose(name: str, before: tuple[str, int, str]) -> list[Any]:
+        names = runs_of(workbench)
+        if name not in names:
+            raise NotFoundError.of("run", name, names)
         return [name, *look(name, before, again=True)]
+
+    @on_page
+    def show_choice_again(before: tuple[str, int, str]) -> gr.Dropdown:
+        return gr.Dropdown(choices=list(runs_of(workbench)), value=before[0] or None)
 
     shown = [seen, about, plot, timer]
     demo.load(start, [kept, seen], [choice, *shown], **QUICK)
     tab.select(start, [kept, seen], [choice, *shown], **QUICK)
-    choice.input(choose, [choice, seen], [kept, *shown], **QUICK)
+    choosing = choice.input(choose, [choice, seen], [kept, *shown], trigger_mode="always_last", **QUICK)
+    choosing.failure(show_choice_again, seen, choice, **QUICK)
     timer.tick(look, [choice, seen], shown, **QUICK)

@@ -6,18 +6,23 @@ import contextlib
 import json
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from demo import asking
 from demo.server import Address, launch
+from demo.visit import Visit
 from demo.workbench import Workbench
 from llara_app import locations
+from llara_app.locks import alone
 from llara_app.models.manifest import LOG_FILE, MANIFEST_FILE
+from llara_app.training_runs import training_lock
 from tests.demo.conftest import PATIENCE
-from tests.small_world import NUM_ITEMS
+from tests.small_world import NUM_ITEMS, World
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -71,6 +76,26 @@ def choose_user(page: Page, user: str) -> None:
     page.get_by_label("User", exact=True).fill(user)
     page.locator(f'#users [data-key="{user}"]').click()
     page.wait_for_selector(f'#users [data-key="{user}"][aria-pressed="true"]')
+
+
+def choose(page: Page, field: str, name: str) -> None:
+    """Choose from a list with the pointer."""
+    page.locator(f"#{field} input").click()
+    page.get_by_role("option", name=name, exact=True).click()
+
+
+@contextlib.contextmanager
+def another_bundle(name: str, dataset: str = "small") -> Iterator[Path]:
+    """A bundle that is there for a while."""
+    folder = locations.bundles() / name
+    shutil.copytree(locations.bundles() / "second", folder)
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    manifest["dataset"]["name"] = dataset
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def explain_second(page: Page) -> None:
@@ -298,30 +323,212 @@ CORNER = """() => document.querySelector('#map canvas').getContext('2d').getImag
 """The red of the map's ground."""
 
 
-def test_a_model_that_fails_to_load_is_told_and_the_page_goes_on(open_page: Open, demo_home: Path) -> None:
-    broken = locations.bundles() / "broken"
-    broken.mkdir()
-    shutil.copyfile(locations.bundles() / "second" / MANIFEST_FILE, broken / MANIFEST_FILE)
-    shutil.copyfile(locations.bundles() / "second" / "catalogue.jsonl", broken / "catalogue.jsonl")
-    try:
+def test_a_model_that_fails_to_load_is_told_and_nothing_old_stays_beside_it(open_page: Open, demo_home: Path) -> None:
+    from playwright.sync_api import expect
+
+    with another_bundle("broken") as broken:
+        shutil.rmtree(broken / "encoder")
         page = open_page()
         predicted(page)
-        page.get_by_label("Model", exact=True).click()
-        page.get_by_role("option", name="broken").click()
-        expect_text(page, ".toast-wrap", "This bundle is incomplete")
+        open_tab(page, "Map")
+        assert drawn_items(page) == NUM_ITEMS
+        open_tab(page, "Explore")
+        choose(page, "bundle", "broken")
+        expect_text(page, "#predictions .empty", "This bundle is incomplete")
+        expect(page.locator("#why .bars, #prompt .prompt")).to_have_count(0, timeout=PATIENCE)
+        assert page.locator("#predictions .bars, .error").count() == 0
+        assert page.locator(".toast-body").count() == 1
+        expect_text(page, ".toast-body", "This bundle is incomplete")
+        open_tab(page, "Map")
+        expect(page.locator("#map canvas").first).not_to_be_visible(timeout=PATIENCE)
+        open_tab(page, "Compare")
+        page.get_by_role("button", name="Compare", exact=True).click()
+        expect_text(page, "#compare-table .empty", "This bundle is incomplete")
         assert str(demo_home) not in page.content()
         assert "Traceback" not in page.content()
-        page.get_by_label("Model", exact=True).click()
-        page.get_by_role("option", name="second").click()
+        open_tab(page, "Explore")
+        choose(page, "bundle", "second")
+        predicted(page)
         expect_text(page, "#predictions .aside", "candidates")
-    finally:
-        shutil.rmtree(broken)
+        open_tab(page, "Map")
+        assert drawn_items(page) == NUM_ITEMS
+
+
+def test_a_choice_that_fails_is_told_and_taken_back(open_page: Open, world: World) -> None:
+    from playwright.sync_api import expect
+
+    world.store.new_user("small", "u-gone", ["i1", "i2"])
+    with another_bundle("gone") as folder, another_bundle("lost", "songs") as other:
+        page = open_page()
+        predicted(page)
+        before = history(page)
+        world.store.remove_user("small", "u-gone")
+        page.locator('#users [data-key="u-gone"]').click()
+        expect_text(page, ".toast-wrap", "No user named 'u-gone'")
+        shutil.rmtree(folder)
+        choose(page, "bundle", "gone")
+        expect_text(page, ".toast-wrap", "No bundle named 'gone'")
+        expect(page.locator("#bundle input")).to_have_value("first", timeout=PATIENCE)
+        shutil.rmtree(other)
+        choose(page, "dataset", "songs")
+        expect_text(page, ".toast-wrap", "No dataset named 'songs'")
+        expect(page.locator("#dataset input")).to_have_value("small", timeout=PATIENCE)
+        assert history(page) == before
+
+
+def test_a_run_that_is_gone_is_told(open_page: Open) -> None:
+    from playwright.sync_api import expect
+
+    with another_bundle("gone") as folder:
+        page = open_page()
+        page.get_by_role("tab", name="Training").click()
+        choose(page, "run", "first")
+        expect_text(page, "#run-facts", "first")
+        shutil.rmtree(folder)
+        choose(page, "run", "gone")
+        expect_text(page, ".toast-wrap", "No run named 'gone'")
+        expect(page.locator("#run input")).to_have_value("first", timeout=PATIENCE)
+
+
+def test_what_was_found_in_one_dataset_is_not_offered_in_another(open_page: Open) -> None:
+    from playwright.sync_api import expect
+
+    with another_bundle("other", "songs"):
+        page = open_page()
+        predicted(page)
+        user, title = page.get_by_label("User", exact=True), page.get_by_label("Add a title")
+        for field, name in (("dataset", "songs"), ("dataset", "small"), ("bundle", "second")):
+            user.fill("u00")
+            title.fill("film 39")
+            page.locator('#titles [data-key="i39"]').wait_for()
+            choose(page, field, name)
+            expect(title).to_have_value("", timeout=PATIENCE)
+            expect(user).to_have_value("", timeout=PATIENCE)
+            expect(page.locator("#titles button")).to_have_count(0, timeout=PATIENCE)
+        page.locator('#users [data-key="u010"]').wait_for()
+        # A list that is only opened and left changes nothing.
+        title.fill("film 39")
+        page.locator('#titles [data-key="i39"]').wait_for()
+        page.locator("#dataset input").click()
+        title.click()
+        page.wait_for_timeout(500)
+        assert page.locator("#bundle input").input_value() == "second"
+        assert title.input_value() == "film 39"
+
+
+def test_a_comparison_goes_with_its_history(open_page: Open) -> None:
+    from playwright.sync_api import expect
+
+    page = open_page()
+    predicted(page)
+    choose_user(page, "u007")
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect_text(page, "#compare-table", "encoder alone")
+    page.get_by_role("tab", name="Explore").click()
+    page.get_by_label("Titles", exact=True).first.check()
+    expect_text(page, "#prompt .aside", re.compile("^text"))
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_timeout(500)
+    assert page.locator("#compare-result .variant").count() == 4
+    page.get_by_role("tab", name="Explore").click()
+    choose_user(page, "u009")
+    page.get_by_role("tab", name="Compare").click()
+    expect_text(page, "#compare-about", "The history of user u009")
+    expect(page.locator("#compare-table table, #compare-result .variant")).to_have_count(0, timeout=PATIENCE)
+
+
+def test_a_comparison_that_comes_late_says_whose_it_is(open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    real = asking.compare
+
+    def slow(*arguments: Any) -> asking.Compared:
+        entered.set()
+        assert go_on.wait(PATIENCE / 1000)
+        return real(*arguments)
+
+    monkeypatch.setattr("demo.compare.compare", slow)
+    page = open_page()
+    predicted(page)
+    choose_user(page, "u007")
+    page.get_by_role("tab", name="Compare").click()
+    expect_text(page, "#compare-about", "The history of user u007")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    assert entered.wait(PATIENCE / 1000)
+    page.get_by_role("tab", name="Explore").click()
+    choose_user(page, "u009")
+    page.get_by_role("tab", name="Compare").click()
+    expect_text(page, "#compare-about", "The history of user u009")
+    go_on.set()
+    expect_text(page, "#compare-table", "encoder alone")
+    expect_text(page, "#compare-about", "The history of user u007")
+
+
+def test_of_choices_in_quick_succession_the_last_is_predicted(
+    open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    real = asking.recommend
+
+    def slow(*arguments: Any) -> asking.Answer:
+        entered.set()
+        assert go_on.wait(PATIENCE / 1000)
+        return real(*arguments)
+
+    page = open_page()
+    predicted(page)
+    monkeypatch.setattr("demo.asking.recommend", slow)
+    page.get_by_label("Titles", exact=True).first.check()
+    assert entered.wait(PATIENCE / 1000)
+    page.get_by_label("Numbers", exact=True).first.check()
+    page.wait_for_timeout(500)
+    go_on.set()
+    expect_text(page, "#prompt .aside", re.compile("^index"))
+    predicted(page)
+
+
+def test_candidates_are_chosen_with_keys_too_and_each_number_is_ranked_once(
+    open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from playwright.sync_api import expect
+
+    ranked: list[int] = []
+    real = asking.recommend
+
+    def counted(workbench: Workbench, visit: Visit) -> asking.Answer:
+        ranked.append(visit.num_candidates)
+        return real(workbench, visit)
+
+    monkeypatch.setattr("demo.asking.recommend", counted)
+    page = open_page()
+    predicted(page)
+    page.locator("#candidates input[type=range]").press("ArrowRight")
+    expect_text(page, "#predictions .aside", "· 25 candidates")
+    number = page.locator("#candidates input[type=number]")
+    number.fill("")
+    number.press_sequentially("12", delay=100)
+    expect_text(page, "#predictions .aside", "· 12 candidates")
+    number.fill("500")
+    expect(number).to_have_value("100", timeout=PATIENCE)
+    expect(page.locator("#predictions .aside")).not_to_contain_text("· 12 candidates", timeout=PATIENCE)
+    number.fill("1")
+    number.press("Tab")
+    expect(number).to_have_value("5", timeout=PATIENCE)
+    expect_text(page, "#predictions .aside", "· 5 candidates")
+    page.reload()
+    predicted(page)
+    expect(number).to_have_value("5", timeout=PATIENCE)
+    page.wait_for_timeout(500)
+    assert ranked == [20, 25, 12, 100, 5, 5]
+    assert page.locator(".toast-body").count() == 0
 
 
 def test_training_is_followed_live_and_found_again_after_a_reload(open_page: Open) -> None:
     run = locations.bundles() / "live.training"
     run.mkdir()
     (run / "run.json").write_text("{}")
+    # Whoever trains there holds this lock.
+    going_on = alone(training_lock(locations.bundles() / "live"))
     step = json.loads((locations.bundles() / "first" / LOG_FILE).read_text().splitlines()[0])
 
     def log(number: int) -> None:
@@ -330,18 +537,19 @@ def test_training_is_followed_live_and_found_again_after_a_reload(open_page: Ope
 
     try:
         log(0)
-        page = open_page()
-        page.get_by_role("tab", name="Training").click()
-        expect_text(page, "#run-facts", "step 1 of 50")
-        expect_text(page, "#run-facts", "● running")
-        log(1)
-        expect_text(page, "#run-facts", "step 2 of 50")
-        page.wait_for_selector("#run-curves .js-plotly-plot")
-        page.reload()
-        page.get_by_role("tab", name="Training").click()
-        expect_text(page, "#run-facts", "step 2 of 50")
-        log(2)
-        expect_text(page, "#run-facts", "step 3 of 50")
+        with going_on:
+            page = open_page()
+            page.get_by_role("tab", name="Training").click()
+            expect_text(page, "#run-facts", "step 1 of 50")
+            expect_text(page, "#run-facts", "● running")
+            log(1)
+            expect_text(page, "#run-facts", "step 2 of 50")
+            page.wait_for_selector("#run-curves .js-plotly-plot")
+            page.reload()
+            page.get_by_role("tab", name="Training").click()
+            expect_text(page, "#run-facts", "step 2 of 50")
+            log(2)
+            expect_text(page, "#run-facts", "step 3 of 50")
     finally:
         shutil.rmtree(run)
 

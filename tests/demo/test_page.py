@@ -19,10 +19,10 @@ import torch
 
 from demo import asking, charts, item_maps, map_data
 from demo.app import build_demo
-from demo.evaluation import intervals, kept_reports, measured_table, report_page
+from demo.evaluation import intervals, kept_reports, measured_tables, report_page, side_by_side
 from demo.examples import examples_of, series_examples
 from demo.explore import first_visit, remembered_visit
-from demo.failures import UNEXPECTED, in_api, on_page, public_text
+from demo.failures import UNEXPECTED, in_api, in_place, on_page, public_text
 from demo.results import measured
 from demo.training import runs_of
 from demo.visit import Visit
@@ -36,6 +36,15 @@ from llara_app.prompts import PromptMode
 from tests.small_world import World
 
 ROOT = Path(__file__).resolve().parents[2]
+
+EVALUATION = {
+    "dataset": "lastfm",
+    "n": 122,
+    "num_candidates": 20,
+    "redraws": 20,
+    "hit_ratio_at_1": {"mean": 0.4, "ci95": [0.3, 0.5]},
+    "valid_ratio": {"mean": 1.0, "ci95": [1.0, 1.0]},
+}
 
 
 def test_build_demo_gives_blocks_and_serves_nothing(workbench: Workbench) -> None:
@@ -92,6 +101,13 @@ def test_every_model_call_stands_in_one_queue(workbench: Workbench) -> None:
     groups = {fn.concurrency_id for fn in demo.fns.values() if fn.api_name in ("recommend", "prompt", "compare")}
     assert groups == {"model"}
     assert all(fn.concurrency_limit == 1 for fn in demo.fns.values() if fn.concurrency_id == "model")
+
+
+def test_every_event_passes_through_the_queue_or_its_errors_are_not_shown(workbench: Workbench) -> None:
+    fns = build_demo(workbench).fns.values()
+    assert [fn.name for fn in fns if not fn.queue] == []
+    # What only looks something up waits for nothing else.
+    assert any(fn.concurrency_limit is None for fn in fns if fn.name == "search_users")
 
 
 def test_an_empty_home_gives_an_empty_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +218,16 @@ def test_failures_are_text_without_paths(monkeypatch: pytest.MonkeyPatch) -> Non
         endpoint()
     assert caught.value.message == UNEXPECTED
 
+    @in_place(lambda message, number: [number, message])
+    def in_results(number: int) -> list[Any]:
+        raise LlaraError("No <b>bold</b>") if number else RuntimeError("secret /etc/passwd")
+
+    # Where Gradio serves the page, its warnings are shown; there they are markup.
+    with pytest.warns(UserWarning, match="No &lt;b&gt;"):
+        assert in_results(1) == [1, "No <b>bold</b>"]
+    with pytest.warns(UserWarning, match="Something went wrong"):
+        assert in_results(0) == [0, UNEXPECTED]
+
 
 # Pictures
 
@@ -270,22 +296,88 @@ def test_training_curves_come_from_the_bundle_s_log(workbench: Workbench) -> Non
 
 
 def test_measured_figures_are_found_wherever_they_are_kept(workbench: Workbench, tmp_path: Path) -> None:
-    document = {
-        "dataset": "lastfm",
-        "n": 122,
-        "redraws": 20,
-        "hit_ratio_at_1": {"mean": 0.4, "ci95": [0.3, 0.5]},
-        "valid_ratio": {"mean": 1.0, "ci95": [1.0, 1.0]},
-    }
+    asked = {"split": "test", "protocol": "paper"}
     (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "rq1.json").write_text(json.dumps({"systems": [{**document, "system": "<i>Ours</i>"}]}))
+    (tmp_path / "deep" / "rq1.json").write_text(
+        json.dumps({"settings": asked, "systems": [{**EVALUATION, "system": "<i>Ours</i>"}]})
+    )
     (tmp_path / "broken.json").write_text("{")
     found = [each for each in measured(workbench, tmp_path) if each.dataset == "lastfm"]
     assert [(each.system, each.n) for each in found] == [("<i>Ours</i>", 122)]
-    assert "&lt;i&gt;Ours" in measured_table(found)
+    assert "&lt;i&gt;Ours" in measured_tables(found)
     picture = intervals("lastfm", found)
     assert len(picture.data[0].x) == 1 and len(picture.data[1].x) == len(RQ1)
     assert "<i>" not in picture.to_json()
+
+
+def keep_results(folder: Path, name: str, document: dict[str, Any], **settings: Any) -> None:
+    """Leave a result file as an experiment does."""
+    (folder / name).mkdir()
+    asked = {"split": "test", "protocol": "paper", "num_candidates": 20, **settings}
+    (folder / name / "results.json").write_text(json.dumps({"settings": asked, **document}))
+
+
+def test_only_what_was_asked_alike_stands_together(workbench: Workbench, tmp_path: Path) -> None:
+    system = {**EVALUATION, "system": "SASRec"}
+    keep_results(tmp_path, "rq1", {"experiment": "rq1", "systems": [system]})
+    keep_results(tmp_path, "rq1-valid", {"experiment": "rq1", "systems": [system]}, split="valid")
+    keep_results(tmp_path, "rq1-loo", {"experiment": "rq1", "systems": [system]}, protocol="leave-one-out")
+    many = {**system, "num_candidates": 100}
+    keep_results(tmp_path, "rq1-hundred", {"experiment": "rq1", "systems": [many]}, num_candidates=100)
+    keep_results(
+        tmp_path,
+        "retrieve",
+        {
+            "experiment": "retrieve",
+            "bundle": "mine",
+            "systems": [{**system, "system": "sasrec alone"}, {**system, "system": "sasrec, ranked by mine"}],
+        },
+    )
+    (tmp_path / "of-somewhere.json").write_text(json.dumps(EVALUATION))
+    alike, others = side_by_side([each for each in measured(workbench, tmp_path) if each.dataset == "lastfm"])
+    assert [each.system for each in alike] == ["SASRec"]
+    assert len(others) == 6
+    assert {each.system for each in others} == {
+        "SASRec",
+        "of-somewhere",
+        "sasrec alone (mine)",
+        "sasrec, ranked by mine",
+    }
+    together, apart = measured_tables([*alike, *others]).split("</table>")[:2]
+    assert "test rows · 20 candidates" in together and together.count("<tr>") == 2
+    for text in (
+        "valid rows · 20 candidates",
+        "test rows (leave-one-out) · 20 candidates",
+        "test rows · 100 candidates",
+        "test rows · 20 proposed of all items",
+        "of rows that are not known · 20 candidates",
+    ):
+        assert text in apart
+    assert len(intervals("lastfm", alike).data) == 2
+    # Beside rows of another split the paper's figures say nothing.
+    only_others, _ = side_by_side([each for each in others if each.asked.protocol == "leave-one-out"])
+    assert [trace.name for trace in intervals("lastfm", only_others).data] == ["measured here"]
+
+
+def test_what_a_bundle_rests_on_is_named_by_what_was_taken_away(workbench: Workbench, tmp_path: Path) -> None:
+    for bundle in ("mine", "yours"):
+        document = {
+            "experiment": "behaviour",
+            "bundle": bundle,
+            "as_it_is": EVALUATION,
+            "findings": [{**EVALUATION, "change": "shuffled-history", "removes": "the order of the history"}],
+        }
+        keep_results(tmp_path, f"behaviour-{bundle}", document)
+    found = [each for each in measured(workbench, tmp_path) if each.dataset == "lastfm"]
+    assert [each.system for each in found] == [
+        "mine as it is",
+        "mine without the order of the history",
+        "yours as it is",
+        "yours without the order of the history",
+    ]
+    # Long names leave a phone room for the picture.
+    lines = str(intervals("lastfm", found).data[0].y[-1]).split("<br>")
+    assert " ".join(lines).startswith("yours without") and all(len(line) <= 34 for line in lines)
 
 
 def test_the_paper_s_intervals_are_wilson_s() -> None:

@@ -444,9 +444,9 @@ def test_what_failed_has_not_taken_the_output(
 
 @pytest.mark.slow
 def test_the_demo_finds_the_results(rq1: Path) -> None:
-    from demo.results import Measured, _walk
+    from demo.results import _of_files
 
-    found: list[Measured] = list(_walk("results", json.loads((rq1 / "results.json").read_text())))
+    found = list(_of_files(rq1))
     assert {each.system for each in found} >= {"TALLRec", "LLaRA (GRU4Rec)", "LLaRA (GRU4Rec), greedy answers"}
 
 
