@@ -339,9 +339,12 @@ def test_a_model_that_fails_to_load_is_told_and_nothing_old_stays_beside_it(open
         assert page.locator("#predictions .bars, .error").count() == 0
         assert page.locator(".toast-body").count() == 1
         expect_text(page, ".toast-body", "This bundle is incomplete")
+        # It would count how often it was told.
+        assert "(2)" not in page.locator(".toast-body").inner_text()
         open_tab(page, "Map")
         expect(page.locator("#map canvas").first).not_to_be_visible(timeout=PATIENCE)
         open_tab(page, "Compare")
+        expect(page.get_by_label("broken", exact=True)).to_be_checked(timeout=PATIENCE)
         page.get_by_role("button", name="Compare", exact=True).click()
         expect_text(page, "#compare-table .empty", "This bundle is incomplete")
         assert str(demo_home) not in page.content()
@@ -423,6 +426,7 @@ def test_a_comparison_goes_with_its_history(open_page: Open) -> None:
     predicted(page)
     choose_user(page, "u007")
     page.get_by_role("tab", name="Compare").click()
+    expect_text(page, "#compare-about", "The history of user u007")
     page.get_by_role("button", name="Compare", exact=True).click()
     expect_text(page, "#compare-table", "encoder alone")
     page.get_by_role("tab", name="Explore").click()
