@@ -372,6 +372,7 @@ def test_a_choice_that_fails_is_told_and_taken_back(open_page: Open, world: Worl
         choose(page, "bundle", "gone")
         expect_text(page, ".toast-wrap", "No bundle named 'gone'")
         expect(page.locator("#bundle input")).to_have_value("first", timeout=PATIENCE)
+        assert page.locator(".toast-wrap").inner_text().count("No bundle named 'gone'") == 1
         shutil.rmtree(other)
         choose(page, "dataset", "songs")
         expect_text(page, ".toast-wrap", "No dataset named 'songs'")

@@ -34,12 +34,12 @@ async def test_a_user_called_like_markup_is_opened_and_compared(app: LlaraTui, s
 
 
 async def test_a_dataset_called_like_markup_is_looked_at(app: LlaraTui, store: Store) -> None:
-    store.import_dataset("a [/] b", films_source())
+    store.import_dataset("a [red] b", films_source())
     async with app.run_test(size=SIZE) as pilot:
         await predicted(pilot)
         await pilot.press("5")
         await until(pilot, lambda: isinstance(app.screen, Data) and app.screen.query_one(DatasetLines).count == 2)
-        await until(pilot, lambda: "─ a [/] b ─" in seen(app))
+        await until(pilot, lambda: "─ a [red] b ─" in seen(app))
         await pilot.press("j")
         await until(pilot, lambda: "─ films ─" in seen(app))
         assert not app.errors
