@@ -44,27 +44,25 @@ def side_by_side(rows: Sequence[Measured]) -> tuple[list[Measured], list[Measure
 def asked_text(asked: Asked) -> str:
     """Which rows were asked, and to choose out of what."""
     split = f" ({asked.protocol})" if asked.protocol not in ("", PAPER_PROTOCOL) else ""
-    rows = f"{asked.split} rows{split}" if asked.split else "of rows that are not known"
+    rows = f"{asked.split} rows{split}" if asked.split else "rows that are not known"
     what = "proposed of all items" if asked.whole_catalogue else "candidates"
     return f"{rows} · {asked.num_candidates or 'an unknown number of'} {what}"
 
 
 def measured_tables(rows: Sequence[Measured]) -> str:
-    """What may be compared, and below it what may not, which says how it was asked."""
+    """A table of what may be compared, and below it one for each other way of asking."""
     alike, others = side_by_side(rows)
-    tables = []
-    if alike:
-        tables.append(measured_table(f"Measured here: {asked_text(alike[0].asked)}", alike))
-    if others:
-        tables.append(measured_table("Measured otherwise, and not in the picture", others, with_asked=True))
+    tables = [measured_table(f"Measured here: {asked_text(alike[0].asked)}", alike)] if alike else []
+    for asked in dict.fromkeys(row.asked for row in others):
+        caption = f"Not in the picture: {asked_text(asked)}"
+        tables.append(measured_table(caption, [row for row in others if row.asked == asked]))
     return "".join(tables)
 
 
-def measured_table(caption: str, rows: Sequence[Measured], *, with_asked: bool = False) -> str:
+def measured_table(caption: str, rows: Sequence[Measured]) -> str:
     cells = [
         [
             markup.title(row.system),
-            *([escape(asked_text(row.asked))] if with_asked else []),
             f"{row.n:,} × {row.redraws}",
             *(
                 f"{m[0]:.3f} <span class='quiet'>[{m[1]:.3f}, {m[2]:.3f}]</span>"
@@ -75,8 +73,7 @@ def measured_table(caption: str, rows: Sequence[Measured], *, with_asked: bool =
         ]
         for row in rows
     ]
-    head = ["system", *(["asked"] if with_asked else []), "rows × redraws", *METRICS.values()]
-    return markup.table(caption, head, cells, words=(1,) if with_asked else ())
+    return markup.table(caption, ["system", "rows × redraws", *METRICS.values()], cells)
 
 
 def paper_table() -> str:
