@@ -103,7 +103,9 @@ def intervals(dataset: str, rows: Sequence[Measured]) -> go.Figure:
             low, high = paper_interval(mean, PAPER_ROWS[dataset])
             points.append((f"paper: {system}", mean, low, high, False))
     points.sort(key=lambda point: point[1])
-    made = charts.figure(110 + 34 * len(points), hovermode="closest")
+    # Names of two lines need more room.
+    step = 40 if any("<br>" in point[0] for point in points) else 30
+    made = charts.figure(110 + step * len(points), hovermode="closest")
     for ours, name, colour, symbol in (
         (True, "measured here", charts.ACCENT, "circle"),
         (False, "paper", charts.GREY, "diamond-open"),

@@ -200,7 +200,7 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, w
     Args:
         words: columns that hold words and stand to the left, besides the first.
     """
-    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    above = f"<caption><span>{escape(caption)}</span></caption>" if caption else ""
     kinds = [' class="words"' if number in words else "" for number in range(len(head))]
     names = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True))
     body = "".join(

@@ -345,7 +345,7 @@ def test_only_what_was_asked_alike_stands_together(workbench: Workbench, tmp_pat
         "sasrec, ranked by mine",
     }
     tables = measured_tables([*others, *alike])
-    assert re.findall("<caption>(.*?)</caption>", tables) == [
+    assert re.findall("<caption><span>(.*?)</span>", tables) == [
         "Measured here: test rows · 20 candidates",
         "Not in the picture: rows that are not known · 20 candidates",
         "Not in the picture: test rows · 20 proposed of all items",
