@@ -59,12 +59,9 @@ def build_model(spec: RunSpec, llm: LLM, catalogue: Catalogue) -> LlaraModel:
     return LlaraModel(peft_model, items, users).to(llm.model.device)
 
 
-def learned_from(spec: RunSpec, llm: LLM) -> dict[str, object]:
+def learned_from(llm: LLM, template: PromptTemplate) -> dict[str, object]:
     """What the names in a run's spec stand for, JSON-serialisable: files may be replaced while it waits."""
-    return {
-        "llm": llm.revision or llm.fingerprint,
-        "template": find_template(spec.template).model_dump(mode="json"),
-    }
+    return {"llm": llm.revision or llm.fingerprint, "template": template.model_dump(mode="json")}
 
 
 def make_optimizer(model: LlaraModel, config: FinetuneConfig) -> torch.optim.AdamW:

@@ -87,13 +87,12 @@ def read_spec(run: Path) -> RunSpec:
         BundleError: there is no run in the folder.
     """
     path = run / SPEC_FILE
+    hint = "Give the --output of an interrupted training."
     try:
         return RunSpec.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        hint = "Give the --output of an interrupted training."
         raise BundleError("There is no run to resume", f"{path} does not exist", hint) from None
     except (OSError, ValueError) as error:
-        hint = "Give the --output of an interrupted training."
         raise BundleError("There is no run to resume", f"{path}: {str(error).splitlines()[0]}", hint) from error
 
 
@@ -149,7 +148,8 @@ def finetune(
     alignment_steps = lists.num_steps if lists else 0
     total_steps = alignment_steps + dataset.curriculum.total_steps
 
-    made_from = learned_from(spec, llm)
+    made_from = learned_from(llm, dataset.template)
+    beside = Beside({MADE_FROM: made_from})
     checkpoint = latest_checkpoint(run)
     if checkpoint is not None:
         _require_same(made_from, checkpoint)
@@ -217,7 +217,6 @@ def finetune(
             stopping = _any_process(accelerator, interrupted() or stop())
             due = config.checkpoint_every and done % config.checkpoint_every == 0
             if accelerator.is_main_process and done < total_steps and (due or stopping):
-                beside = Beside({MADE_FROM: made_from})
                 save_checkpoint(run, done, accelerator.unwrap_model(model), optimizer.optimizer, beside)
             if stopping and done < total_steps:
                 raise KeyboardInterrupt
@@ -238,7 +237,7 @@ def finetune(
             )
         except Exception:
             # Above all a full disk: what was half written is gone by now and has left some room.
-            save_checkpoint(run, total_steps, trained, optimizer.optimizer, Beside({MADE_FROM: made_from}))
+            save_checkpoint(run, total_steps, trained, optimizer.optimizer, beside)
             raise
         shutil.rmtree(run)
     accelerator.wait_for_everyone()

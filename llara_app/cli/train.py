@@ -356,6 +356,7 @@ def _run_alone(store: Store, spec: RunSpec, output: Path, device: str | None) ->
         note(f"Interrupted; go on with: {_command(['train', '--resume', str(output)])}")
         raise
     except Exception:
+        # Whatever it was, it goes on to the person who asked.
         discard_unbegun(output)
         raise
     finally:

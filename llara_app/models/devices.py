@@ -35,14 +35,14 @@ def choose_device(name: str | None = None) -> torch.device:
         available.insert(0, "cuda")
     if name is None or name == "auto":
         return torch.device(available[0])
+    unknown = UsageError(f"No device {name!r} here", f"available: {', '.join(available)}", "Leave --device out.")
     try:
         device = torch.device(name)
     except RuntimeError:
-        device = None
-    number = device.index or 0 if device is not None else 0
-    count = torch.cuda.device_count() if device is not None and device.type == "cuda" else 1
-    if device is None or device.type not in available or number >= count:
-        raise UsageError(f"No device {name!r} here", f"available: {', '.join(available)}", "Leave --device out.")
+        raise unknown from None
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if device.type not in available or (device.index or 0) >= count:
+        raise unknown
     return device
 
 

@@ -443,28 +443,40 @@ def test_a_comparison_goes_with_its_history(open_page: Open) -> None:
     expect(page.locator("#compare-table table, #compare-result .variant")).to_have_count(0, timeout=PATIENCE)
 
 
+class HeldBack:
+    """Does what a function does once a test lets it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._entered, self._go_on = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments: Any) -> Any:
+        self._entered.set()
+        assert self._go_on.wait(PATIENCE / 1000)
+        return self._function(*arguments)
+
+    def wait_until_called(self) -> None:
+        assert self._entered.wait(PATIENCE / 1000)
+
+    def let_go(self) -> None:
+        self._go_on.set()
+
+
 def test_a_comparison_that_comes_late_says_whose_it_is(open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    entered, go_on = threading.Event(), threading.Event()
-    real = asking.compare
-
-    def slow(*arguments: Any) -> asking.Compared:
-        entered.set()
-        assert go_on.wait(PATIENCE / 1000)
-        return real(*arguments)
-
-    monkeypatch.setattr("demo.compare.compare", slow)
+    comparing = HeldBack(asking.compare)
+    monkeypatch.setattr("demo.compare.compare", comparing)
     page = open_page()
     predicted(page)
     choose_user(page, "u007")
     page.get_by_role("tab", name="Compare").click()
     expect_text(page, "#compare-about", "The history of user u007")
     page.get_by_role("button", name="Compare", exact=True).click()
-    assert entered.wait(PATIENCE / 1000)
+    comparing.wait_until_called()
     page.get_by_role("tab", name="Explore").click()
     choose_user(page, "u009")
     page.get_by_role("tab", name="Compare").click()
     expect_text(page, "#compare-about", "The history of user u009")
-    go_on.set()
+    comparing.let_go()
     expect_text(page, "#compare-table", "encoder alone")
     expect_text(page, "#compare-about", "The history of user u007")
 
@@ -472,22 +484,15 @@ def test_a_comparison_that_comes_late_says_whose_it_is(open_page: Open, monkeypa
 def test_of_choices_in_quick_succession_the_last_is_predicted(
     open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entered, go_on = threading.Event(), threading.Event()
-    real = asking.recommend
-
-    def slow(*arguments: Any) -> asking.Answer:
-        entered.set()
-        assert go_on.wait(PATIENCE / 1000)
-        return real(*arguments)
-
+    recommending = HeldBack(asking.recommend)
     page = open_page()
     predicted(page)
-    monkeypatch.setattr("demo.asking.recommend", slow)
+    monkeypatch.setattr("demo.asking.recommend", recommending)
     page.get_by_label("Titles", exact=True).first.check()
-    assert entered.wait(PATIENCE / 1000)
+    recommending.wait_until_called()
     page.get_by_label("Numbers", exact=True).first.check()
     page.wait_for_timeout(500)
-    go_on.set()
+    recommending.let_go()
     expect_text(page, "#prompt .aside", re.compile("^index"))
     predicted(page)
 

@@ -45,6 +45,15 @@ async def is_open(pilot: Pilot[None], app: LlaraTui, user: str) -> None:
     await until(pilot, lambda: app.workspace.session is not None and app.workspace.session.user_id == user)
 
 
+async def compared_before_another_user(pilot: Pilot[None], app: LlaraTui) -> ComparisonLines:
+    """The table of the first user, while the second is open in Explore."""
+    lines = await compared(pilot, app)
+    await pilot.press("1", "u", "j")
+    await is_open(pilot, app, "user-001")
+    await predicted(pilot)
+    return lines
+
+
 def assert_nothing_is_compared(app: LlaraTui) -> None:
     pane = app.screen.query_one("#compare-pane")
     assert app.screen.query_one(ComparisonLines).count == 0
@@ -56,10 +65,7 @@ def assert_nothing_is_compared(app: LlaraTui) -> None:
 async def test_where_a_model_fails_nothing_of_the_last_table_stays(app: LlaraTui, engine: FakeEngine) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await predicted(pilot)
-        lines = await compared(pilot, app)
-        await pilot.press("1", "u", "j")
-        await is_open(pilot, app, "user-001")
-        await predicted(pilot)
+        lines = await compared_before_another_user(pilot, app)
         engine.failure = LlaraError("The model cannot be read", "x.safetensors", "Train it anew.")
         await pilot.press("2")
         await until(pilot, lambda: bool(app.errors))
@@ -90,10 +96,7 @@ async def test_a_comparison_that_failed_is_made_when_one_comes_back(app: LlaraTu
 async def test_while_systems_are_asked_the_last_table_is_gone(app: LlaraTui, engine: FakeEngine) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await predicted(pilot)
-        lines = await compared(pilot, app)
-        await pilot.press("1", "u", "j")
-        await is_open(pilot, app, "user-001")
-        await predicted(pilot)
+        lines = await compared_before_another_user(pilot, app)
         engine.gate.clear()
         try:
             await pilot.press("2")

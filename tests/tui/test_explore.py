@@ -297,6 +297,12 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     held.answer.set()
 
 
+async def ask_why(pilot: Pilot[None], held: Held) -> None:
+    await predicted(pilot)
+    await pilot.press("w")
+    await until(pilot, held.asked.is_set)
+
+
 def assert_nothing_is_explained(app: LlaraTui) -> None:
     assert not app.screen.query_one(HistoryList)._influence
     assert app.screen.query_one("#history-pane").border_subtitle == ""
@@ -312,9 +318,7 @@ async def test_a_why_that_comes_after_it_was_switched_off_is_dropped(
     app: LlaraTui, engine: FakeEngine, held: Held
 ) -> None:
     async with app.run_test(size=(140, 45)) as pilot:
-        await predicted(pilot)
-        await pilot.press("w")
-        await until(pilot, held.asked.is_set)
+        await ask_why(pilot, held)
         await pilot.press("w")
         held.answer.set()
         await answered(pilot, engine)
@@ -327,9 +331,7 @@ async def test_a_why_that_comes_when_something_else_is_open_is_dropped(
 ) -> None:
     """Another user, another history, another mode."""
     async with app.run_test(size=(140, 45)) as pilot:
-        await predicted(pilot)
-        await pilot.press("w")
-        await until(pilot, held.asked.is_set)
+        await ask_why(pilot, held)
         await pilot.press(*keys)
         await until(pilot, lambda: app.workspace.prediction is None)
         engine.gate.clear()
@@ -352,9 +354,7 @@ async def test_a_why_that_nobody_took_back_is_dropped_where_it_is_of_something_e
     app: LlaraTui, engine: FakeEngine, held: Held
 ) -> None:
     async with app.run_test(size=(140, 45)) as pilot:
-        await predicted(pilot)
-        await pilot.press("w")
-        await until(pilot, held.asked.is_set)
+        await ask_why(pilot, held)
         # As another database does that is opened in another room.
         app.workspace.session = app.workspace.prediction = None
         held.answer.set()
@@ -368,9 +368,7 @@ async def test_with_an_empty_history_nothing_is_said_of_the_last_one(
     store.new_user("films", "nobody", [])
     app.settings.user = "user-003"
     async with app.run_test(size=(140, 45)) as pilot:
-        await predicted(pilot)
-        await pilot.press("w")
-        await until(pilot, held.asked.is_set)
+        await ask_why(pilot, held)
         assert isinstance(app.screen, Explore)
         app.screen.open_user("nobody")
         await until(pilot, lambda: app.workspace.session is not None and app.workspace.session.user_id == "nobody")
