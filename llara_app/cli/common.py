@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,12 +234,22 @@ def print_result(title: str, document: Mapping[str, object]) -> None:
     if settings().as_json:
         print_json(document)
     else:
-        print_table(title, ["", ""], [[key.replace("_", " "), _plain(value)] for key, value in document.items()])
+        print_table(title, ["", ""], list(_rows(document)))
+
+
+def _rows(document: Mapping[str, object], of: str = "") -> Iterator[list[object]]:
+    """One row for each value, those of documents within among the others; a figure has its interval beside it."""
+    for key, value in document.items():
+        name = f"{of}{key.replace('_', ' ')}"
+        if isinstance(value, Mapping) and "ci95" not in value:
+            yield from _rows(value, f"{name} ")
+        else:
+            yield [name, _plain(value)]
 
 
 def _plain(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "  ".join(f"{key}={_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, Mapping) and "ci95" in value:
+        return f"{_cell(value['mean'])} {_plain(value['ci95'])}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_plain(inner) for inner in value) + "]"
     return _cell(value)

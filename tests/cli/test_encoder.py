@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,13 @@ def test_train_evaluate_and_list(llara: Any) -> None:
     assert (listed["name"], listed["architecture"], listed["source"]) == ("small-gru4rec", "gru4rec", "trained")
     assert listed["hit_ratio_at_1"] == evaluated["hit_ratio_at_1"]["mean"]
     assert "small-gru4rec" in llara("encoder", "list")[1]
+
+
+def test_figures_are_for_people_to_read(llara: Any) -> None:
+    code, out, _ = train_one(llara)
+    assert code == 0
+    assert re.search(r"test hit ratio at 1 +│ 0\.\d{4} \[0\.\d{4}, \d\.\d{4}\]", out)
+    assert "=" not in out
 
 
 def test_morec_becomes_a_sasrec_that_says_what_it_was_made_from(llara: Any, tmp_path: Path) -> None:
