@@ -103,7 +103,7 @@ def pieces(tokenizer: PreTrainedTokenizerFast) -> list[str]:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> LlamaForCausalLM:
-    """The untrained model: a Llama of three layers, 192 wide; the shipped one grew a fourth (:func:`deepen`).
+    """The untrained model: a Llama of three layers, 192 wide; the shipped one grew two more (:func:`deepen`).
 
     `changes` override its configuration.
     """
@@ -190,6 +190,7 @@ def train_nano(
     level: float | None = None,
     layers: int | None = None,
     learning_rate: float = LEARNING_RATE,
+    muon: bool = False,
     tokenizer: PreTrainedTokenizerFast | None = None,
     **changes: Any,
 ) -> list[dict[str, float]]:
@@ -206,6 +207,7 @@ def train_nano(
         level: with `start_from`, how long lists are at first, from 0 to 1, instead of as long as they were there.
         layers: how many the model has; one that has begun with fewer is given them (:func:`deepen`).
         learning_rate: the peak; a model that has learned much already loses less of it at a lower one.
+        muon: step the layers' matrices with Muon (Jordan et al., 2024) instead of AdamW.
         tokenizer: use this one instead of training it.
         changes: override the model's configuration.
 
@@ -213,8 +215,8 @@ def train_nano(
         The log: one record about every 50 steps.
 
     Raises:
-        UsageError: several processes were started for a GPU: the model is too small to be worth more than one; or
-            `layers` are fewer than the model has.
+        UsageError: several processes were started for a GPU: the model is too small to be worth more than one;
+            `layers` are fewer than the model has; or this torch has no Muon.
         BundleError: `start_from` is not a folder that this made.
     """
     torch.manual_seed(seed)
@@ -242,7 +244,7 @@ def train_nano(
         reader.level = log[-1]["level"] if level is None else level
         reader.copies, reader.chooses, reader.key_level = True, True, 1.0
     steps_before = log[-1]["step"] if log else 0
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=BETAS, weight_decay=0.0)
+    optimizers = _optimizers(model, learning_rate, muon)
     began = time.monotonic()
     losses: list[float] = []
     skill = Skill()
@@ -257,11 +259,12 @@ def train_nano(
         if processes > 1:
             progress = _average(model, progress)
         rate = learning_rate * min(1.0, step / WARM_UP_STEPS, 0.05 + 0.95 * (1 - progress) / (1 - DECAY_FROM))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
         skill.update(batch, logits.detach())
         reader.see(skill)
@@ -292,6 +295,20 @@ def train_nano(
     if processes > 1:
         distributed.destroy_process_group()
     return log
+
+
+def _optimizers(model: LlamaForCausalLM, learning_rate: float, muon: bool) -> list[torch.optim.Optimizer]:
+    """AdamW alone, or Muon for the layers' matrices and AdamW for the rest."""
+    if muon and not hasattr(torch.optim, "Muon"):
+        raise UsageError("This torch has no Muon", torch.__version__, "Install 2.9 or later, or leave --muon out.")
+    matrices = [weights for weights in model.model.layers.parameters() if weights.ndim == 2] if muon else []
+    taken = set(map(id, matrices))
+    others = [weights for weights in model.parameters() if id(weights) not in taken]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=learning_rate, betas=BETAS, weight_decay=0.0)]
+    if matrices:
+        # Steps as long as AdamW's, so that both follow one learning rate.
+        found.append(torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+    return found
 
 
 def _read_log(folder: Path) -> list[dict[str, float]]:
@@ -369,6 +386,7 @@ def main() -> None:
 @click.option("--start-from", type=click.Path(path_type=Path, exists=True), help="A nano folder to go on from.")
 @click.option("--level", type=click.FloatRange(0, 1), help="With --start-from: how long lists are at first.")
 @click.option("--learning-rate", type=float, default=LEARNING_RATE, show_default=True, help="The peak.")
+@click.option("--muon", is_flag=True, help="Train the layers' matrices with Muon.")
 @click.option(
     "--layers",
     type=click.IntRange(min=1),

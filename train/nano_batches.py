@@ -20,6 +20,7 @@ from train.nano_documents import (
     Document,
     choice_document,
     keyed_document,
+    most_alike,
     repeated_document,
     rounds_document,
     text_document,
@@ -194,10 +195,10 @@ KEYING_IS_COMING, KEY_LEVEL_STEP = 0.6, 0.004
 """While this share of titles begins right behind their keys, keyed lists get longer by so much a step."""
 
 WORLD_SHARES: dict[World, float] = {
-    "random": 0.4,
+    "random": 0.5,
     "sequels": 0.1,
-    "vectors": 0.2,
-    "films": 0.2,
+    "vectors": 0.15,
+    "films": 0.15,
     "film-vectors": 0.1,
 }
 
@@ -205,6 +206,9 @@ READING_SHARES = {"facts": 0.15, "keyed": 0.15, "watching": 0.3, "rounds": 0.35,
 """What is read besides single choices once everything is: sentences about films, keyed lists, what viewers watch,
 many choices behind one history, lists to repeat."""
 
+
+HARD_ANSWERS = 3
+"""Where there is no reason to choose, so many of the answers that are read are those that are hardest to copy."""
 
 FULL_LISTS = 0.5
 """So many of the prompts to choose from have as many candidates as there may be by now, the others any number."""
@@ -261,8 +265,10 @@ class Reader:
         for choice in choices:
             count = len(choice.probabilities)
             best = int(np.argmax(choice.probabilities))
-            branched = sorted({best, *rng.sample(range(count), min(count, 2))})
-            documents.append(choice_document(choice, self.prompts, branched))
+            branched = {best, *rng.sample(range(count), min(count, 2))}
+            if choice.free:
+                branched.update(most_alike(choice, self.prompts, HARD_ANSWERS))
+            documents.append(choice_document(choice, self.prompts, sorted(branched)))
         return documents, np.vstack([choice_vectors, *keys]).astype(np.float32)
 
     def _document(self, kind: str, keys: list[np.ndarray], first_key: int) -> Document:

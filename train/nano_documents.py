@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import numpy as np
 
@@ -107,6 +108,24 @@ def choice_document(choice: Choice, tokenizer: PromptTokenizer, branched: Sequen
         branches.append(answer[:-1])
         end += len(answer) - 1
     return Document(ids, tuple(branches), targets, len(ids), frozenset({len(ids) - 1}), choice.free)
+
+
+def most_alike(choice: Choice, tokenizer: PromptTokenizer, count: int) -> list[int]:
+    """The places of the `count` candidates that begin most like another title of the prompt.
+
+    Their titles are the hardest to copy: what follows a common beginning stands in more than one place.
+    """
+    items = (*choice.prompt.candidates, *choice.prompt.history)
+    titles = [tokenizer.encode_answer(item, choice.mode) for item in items]
+    alike = [
+        max((_shared_beginning(title, other) for other in titles if other is not title), default=0)
+        for title in titles
+    ]
+    return sorted(range(len(choice.prompt.candidates)), key=lambda place: -alike[place])[:count]
+
+
+def _shared_beginning(one: Sequence[int], other: Sequence[int]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def watching_document(

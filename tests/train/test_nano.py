@@ -16,17 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from llara_app.catalogue import Item
 from llara_app.errors import UsageError
 from llara_app.models.item_vocabulary import FixedItems
 from llara_app.models.llara import LlaraModel
 from llara_app.models.llm import load_llm, nano_folder
-from llara_app.prompts import PromptMode, PromptTokenizer, find_template, prompt_title
+from llara_app.prompts import PromptMode, PromptTokenizer, build_prompt, find_template, prompt_title
 from tests.train.processes import run_in_processes
 from train import nano
 from train.nano_batches import collate
 from train.nano_documents import (
     choice_document,
     keyed_document,
+    most_alike,
     prompt_ids,
     repeated_document,
     rounds_document,
@@ -127,6 +129,18 @@ def test_targets_are_what_a_perfect_model_of_the_choice_would_say() -> None:
             for position, token in zip(positions, answer, strict=True):
                 chance *= at[position][token] / sum(at[position].values())
             assert chance == pytest.approx(choice.probabilities[place], abs=1e-4)
+
+
+def test_answers_that_begin_like_another_title_are_the_hardest_to_copy() -> None:
+    titles = ["Alone (1990)", "Iron Coast 2 (2001)", "Salt", "Iron Coast 3 (2004)", "Night Train, The (1950)"]
+    history, candidates = (
+        [Item(number, str(number), title) for number, title in enumerate(some, start)]
+        for start, some in ((10, ["Night Train, The (1974)"]), (0, titles))
+    )
+    prompt = build_prompt(find_template("movie-keyed"), history, candidates)
+    choice = Choice(prompt, (0.2,) * 5, PromptMode.TEXT, user=20, free=True)
+    assert set(most_alike(choice, prompt_tokenizer(), 3)) == {1, 3, 4}
+    assert len(most_alike(choice, prompt_tokenizer(), 9)) == 5
 
 
 def test_a_list_read_twice_is_foretold_only_the_second_time() -> None:
@@ -276,6 +290,27 @@ def test_training_goes_on_from_a_folder_and_repeats_exactly(tmp_path: Path) -> N
     assert (other / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
+def test_muon_steps_the_layers_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    nano.train_nano(begun, max_steps=1, seed=1, tokenizer=shipped_tokenizer(), **TINY)
+    before = load_llm(str(begun)).model.state_dict()
+    after = {}
+    for muon in (False, True):
+        nano.train_nano(tmp_path / "on", max_steps=2, seed=2, start_from=begun, muon=muon)
+        after[muon] = load_llm(str(tmp_path / "on")).model.state_dict()
+    changes = {
+        muon: {name: weights[name] - before[name] for name in before if "_proj" in name}
+        for muon, weights in after.items()
+    }
+    for name in changes[True]:
+        singular = [torch.linalg.svdvals(changes[muon][name].float()) for muon in (False, True)]
+        spread = [float(values.median() / values.max()) for values in singular]
+        assert spread[1] > 0.3 > spread[0], (name, spread)  # orthogonal steps go as far in every direction
+    embedding = "model.embed_tokens.weight"
+    torch.testing.assert_close(after[True][embedding], after[False][embedding], atol=1e-4, rtol=0.1)
+
+
 def test_a_deeper_model_says_the_same_until_it_is_trained() -> None:
     tokenizer = shipped_tokenizer()
     torch.manual_seed(1)
@@ -300,7 +335,7 @@ def test_wrong_input_of_the_training_script_gets_one_message(tmp_path: Path) -> 
     nano.save_nano(bare, nano.build_model(shipped_tokenizer(), **TINY), shipped_tokenizer(), [])
     output = tmp_path / "out"
     for options, exit_code, message in (
-        (["--start-from", str(nano_folder()), "--layers", "1"], 2, "The model has 4 layers, more than 1"),
+        (["--start-from", str(nano_folder()), "--layers", "1"], 2, "The model has 5 layers, more than 1"),
         (["--start-from", str(tmp_path)], 1, str(tmp_path)),
         (["--start-from", str(bare)], 1, f"{bare / nano.LOG_FILE}"),
     ):
