@@ -60,16 +60,8 @@ def padding(batches: list[Batch]) -> float:
 @contextmanager
 def others_beside(count: int, steps: int) -> Iterator[None]:
     """So many other trainings like this one, on the same cores."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.training_step",
-        *sys.argv[1:],
-        "--beside",
-        "0",
-        "--steps",
-        str(4 * steps),
-    ]
+    alike = [*sys.argv[1:], "--beside=0", f"--steps={4 * steps}"]
+    command = [sys.executable, "-m", "benchmarks.training_step", *alike]
     others = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(count)]
     try:
         yield
