@@ -1,8 +1,9 @@
 """How fast and how well the sequential encoders train: one JSON document on stdout.
 
-python benchmarks/encoder_training.py                                    generated histories, all three
-encoders python benchmarks/encoder_training.py --dataset movielens --encoder sasrec     a dataset of the
-store
+    python -m benchmarks.encoder_training
+    python -m benchmarks.encoder_training --dataset movielens --encoder sasrec
+
+The first takes generated histories and all three encoders, the second a dataset of the store.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How fast a large table enters the store, against the ``sqlite3`` shell's own ``.import`` of the same file.
 
-    python benchmarks/import_interactions.py
+    python -m benchmarks.import_interactions
 
 Prints one JSON document. The shell only copies text into a table; the store also checks ids, sorts histories by
 time, builds the catalogue, the search index, the key of the interactions and both splits. Every run has a process of

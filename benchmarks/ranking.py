@@ -1,7 +1,7 @@
 """How fast the torch engine ranks 20 candidates after a 200-token prompt, against computing each in full.
 
-    python benchmarks/ranking.py
-    python benchmarks/ranking.py --hidden-size 2048 --layers 22 --device cuda
+    python -m benchmarks.ranking
+    python -m benchmarks.ranking --hidden-size 2048 --layers 22 --device cuda
 
 Prints one JSON document: milliseconds per user, the ratio, and the largest difference between the two.
 """

@@ -1,9 +1,10 @@
 """How fast curriculum fine-tuning goes, and what logits on answer positions only and length buckets are worth.
 
-    python benchmarks/training_step.py
-    python benchmarks/training_step.py --precision float32
-    python benchmarks/training_step.py --nano --attention sdpa
-    python benchmarks/training_step.py --hidden-size 2048 --layers 22 --device cuda
+    python -m benchmarks.training_step
+    python -m benchmarks.training_step --precision float32
+    python -m benchmarks.training_step --nano --attention sdpa
+    python -m benchmarks.training_step --nano --beside 1
+    python -m benchmarks.training_step --hidden-size 2048 --layers 22 --device cuda
 
 Prints one JSON document: samples and tokens per second of whole optimizer steps; the same with logits at every
 position; and the share of padding in the batches with and without length buckets.
@@ -14,8 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
-from typing import cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -52,6 +57,20 @@ def padding(batches: list[Batch]) -> float:
     return 1 - sum(int(batch.attention_mask.sum()) for batch in batches) / cells
 
 
+@contextmanager
+def others_beside(count: int, steps: int) -> Iterator[None]:
+    """So many other trainings like this one, on the same cores."""
+    alike = [*sys.argv[1:], "--beside=0", f"--steps={4 * steps}"]
+    command = [sys.executable, "-m", "benchmarks.training_step", *alike]
+    others = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.terminate()
+            other.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden-size", type=int, default=256)
@@ -61,7 +80,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("float32", "mixed"), help="by default what the device is fast in")
     parser.add_argument("--attention", choices=("eager", "sdpa"), help="by default what training uses")
+    parser.add_argument("--beside", type=int, default=0, help="other trainings like it, on the same cores")
     options = parser.parse_args()
+    with others_beside(options.beside, options.steps):
+        print(json.dumps(measured(options), indent=2))
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
     precision = options.precision or training_precision(torch.device(options.device))
     config = FinetuneConfig(batch_size=32, micro_batch_size=16, curriculum="direct")
     accelerator = Accelerator(cpu=options.device == "cpu")
@@ -139,11 +164,12 @@ def main() -> None:
         "preparing_ms_per_sample": 1000 * preparing,
         "padding_share_bucketed": padding(bucketed),
         "padding_share_unbucketed": padding(plain),
+        "trainings_beside": options.beside,
         **machine(),
     }
     if options.device == "cpu":
         result["all_logits_over_answer_logits"] = forward_backward(True) / forward_backward(False)
-    print(json.dumps(result, indent=2))
+    return result
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How quickly the terminal app answers: start-up, heartbeat under load, search in 100,000 users and 1,000,000 rows.
 
-    python benchmarks/tui_responsiveness.py [--users 100000] [--interactions 1000000]
+    python -m benchmarks.tui_responsiveness [--users 100000] [--interactions 1000000]
 
 Prints one JSON document. Start-up is from the shell to the first paint, in a pseudo terminal.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,19 @@ def test_widgets_know_no_sql_and_no_torch(path: Path) -> None:
         "llara_app.store.database",
     )
     assert not {name for name in imported(path) for room in heavy if belongs(name, room)}
+
+
+@pytest.mark.parametrize("wanted, waiting", [({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)])
+@pytest.mark.parametrize("package", ["llara_app", "train", "benchmarks"])
+def test_how_threads_wait_is_settled_before_torch_is_loaded(
+    package: str, wanted: dict[str, str], waiting: str | None
+) -> None:
+    program = f"import {package}, os, sys; print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
+    clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=clean | wanted, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", str(waiting)]
 
 
 def test_nothing_is_pickled() -> None:
