@@ -7,7 +7,8 @@
     python -m benchmarks.training_step --hidden-size 2048 --layers 22 --device cuda
 
 Prints one JSON document: samples and tokens per second of whole optimizer steps; the same with logits at every
-position; and the share of padding in the batches with and without length buckets.
+position; and the share of padding in the batches with and without length buckets. With ``--beside`` so many others
+run on the same cores meanwhile.
 """
 
 from __future__ import annotations
