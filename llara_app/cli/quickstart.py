@@ -23,7 +23,7 @@ BUNDLE = "demo-quickstart"
 PROTOCOL = "paper"
 STEPS = 120
 BATCH_SIZE = 16
-"""Half of the nano LLM's default and half of the time; in so few steps it ranks as well (benchmarks/README.md)."""
+"""Half of the nano LLM's default, for half of the time; in so few steps the ranks are about as good (benchmarks)."""
 ENCODER_EPOCHS = 15
 REDRAWS = 1
 """Of the candidates: there are viewers enough."""
