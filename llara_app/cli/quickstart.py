@@ -94,9 +94,9 @@ def quickstart(steps: int, shipped: bool) -> None:
             [[place, r.item.title, r.probability, r.encoder_rank] for place, r in enumerate(result.items, 1)],
         )
     note(f"\nDone in {seconds / 60:.1f} minutes. The viewers are simulated; the films are real. What to try next:")
-    longer = ["llara-app quickstart --shipped, the same on the bundle of the package, trained for much longer"]
+    if not shipped:
+        note("  llara-app quickstart --shipped, the same on the bundle of the package, trained for much longer")
     for line in (
-        *([] if shipped else longer),
         f"llara-app prompt --bundle {folder.name} --user {next(iter(recommendations))}",
         f"llara-app evaluate {folder.name} --mode text",
         "llara-app tui",

@@ -32,6 +32,7 @@ def test_it_goes_the_whole_road_and_keeps_what_is_there(capsys: pytest.CaptureFi
     printed, told = capsys.readouterr()
     for stage in range(1, 7):
         assert f"[{stage}/6]" in told
+    assert "--shipped" in told
     for system in (quickstart.BUNDLE, "SASRec alone", "Bayes ceiling"):
         assert system in printed
     assert printed.count("rank of SASRec") == quickstart.USERS_SHOWN
