@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter
 
 from llara_app.paper import PAPER_ROWS, paper_hit_ratio, paper_interval
 from llara_app.step_report import StepReport
@@ -94,9 +95,7 @@ def curves(trainings: Sequence[Curve]) -> bytes:
         (line,) = upper.plot(training.steps, training.loss, style, label=training.system)
         lower.plot(training.steps, training.probability, style, color=line.get_color())
     upper.set_yscale("log")
-    upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    upper.yaxis.set_major_formatter("{x:g}")
-    upper.yaxis.set_minor_formatter(NullFormatter())
+    _plain_numbers(upper.yaxis)
     upper.set_ylabel("loss, nats a token")
     figure.legend(loc="outside right upper", fontsize=8)
     lower.set_ylabel("p(tau)")
@@ -118,6 +117,7 @@ def speed(outcomes: Sequence[Outcome]) -> bytes | None:
         axes.plot((time, time), estimate.ci95, color=COLOURS[outcome.reads], linewidth=1.5)
         axes.plot(time, estimate.mean, marker, color=COLOURS[outcome.reads], markersize=8, label=_name(outcome))
     axes.set_xscale("log")
+    _plain_numbers(axes.xaxis)
     axes.set_xlabel("milliseconds a user, median, asked one by one")
     axes.set_ylabel("HitRatio@1")
     figure.legend(loc="outside right upper", fontsize=8)
@@ -157,3 +157,11 @@ def _png(figure: Figure) -> bytes:
     # No creation date or version: the same figures give the same bytes.
     figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
     return stream.getvalue()
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Label a logarithmic axis with numbers instead of powers of ten; also one of less than a decade."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 10 * low else AutoLocator())
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
